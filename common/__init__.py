@@ -1,0 +1,1 @@
+"""What more than one service needs: settings, ledger, archive, pixels, queue."""

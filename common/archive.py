@@ -1,0 +1,95 @@
+"""The archive: one folder, objects named by the hash of their content, synced before they count.
+
+incoming/                 half-received objects; emptied at start
+objects/ab/abcd….dcm      received objects, Part 10, the data set as sent
+renditions/ab/abcd….png   what the page shows; made again at any time
+"""
+
+import os
+import shutil
+from pathlib import Path
+
+from common.errors import StorageUnavailableError
+
+
+class Archive:
+    """Write objects under names that no sender chooses, so that no UID becomes a path."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.incoming = root / "incoming"
+
+    def prepare(self) -> None:
+        """Make the folders, private to this user. Safe to repeat.
+
+        Raises:
+            StorageUnavailableError: the folder cannot be made.
+        """
+        try:
+            for folder in (self.root, self.incoming, self.root / "objects"):
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            sync_folder(self.root)
+        except OSError as error:
+            raise StorageUnavailableError(f"archive: {error}") from error
+
+    def object_name(self, sha256: bytes) -> str:
+        """Give an object's path below the root."""
+        return f"objects/{sha256.hex()[:2]}/{sha256.hex()}.dcm"
+
+    def rendition_name(self, sha256: bytes) -> str:
+        """Give a rendition's path below the root."""
+        return f"renditions/{sha256.hex()[:2]}/{sha256.hex()}.png"
+
+    def path(self, name: str) -> Path:
+        """Give the full path of a name that this class made.
+
+        Raises:
+            ValueError: the name leaves the archive.
+        """
+        path = self.root / name
+        if not path.resolve().is_relative_to(self.root.resolve()):
+            raise ValueError(f"{name!r} lies outside the archive")
+        return path
+
+    def store(self, received: Path, sha256: bytes) -> str:
+        """Move a complete file from ``incoming`` to its final name and make both durable.
+
+        The same content stored twice is one file. Safe to repeat after a crash at any point.
+
+        Raises:
+            StorageUnavailableError: the disk refused; the received file is left to the caller.
+        """
+        name = self.object_name(sha256)
+        final = self.root / name
+        try:
+            sync_file(received)
+            if not final.parent.is_dir():
+                final.parent.mkdir(mode=0o700, exist_ok=True)
+                sync_folder(final.parent.parent)
+            received.rename(final)
+            sync_folder(final.parent)
+        except OSError as error:
+            raise StorageUnavailableError(f"archive: {error.strerror}") from error
+        return name
+
+    def free_bytes(self) -> int:
+        """Measure the space left for objects."""
+        return shutil.disk_usage(self.root).free
+
+
+def sync_file(path: Path) -> None:
+    """Force a file's bytes to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_folder(path: Path) -> None:
+    """Force a folder's names to the disk."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,74 @@
+"""Connections to Postgres, and whether the server keeps what it promises."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sqlalchemy import Engine, create_engine, text
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.orm import Session, sessionmaker
+
+from common.errors import StorageUnavailableError
+
+# What each setting may be; anything else lets a committed row vanish at power loss.
+DURABILITY: dict[str, tuple[str, ...]] = {
+    "fsync": ("on",),
+    "full_page_writes": ("on",),
+    "synchronous_commit": ("on", "remote_write", "remote_apply"),
+}
+
+
+def make_engine(url: str, *, pool_size: int = 5, statement_timeout_s: float = 30) -> Engine:
+    """Make a pool of connections that gives up in seconds, not in TCP's quarter of an hour."""
+    return create_engine(
+        url,
+        pool_size=pool_size,
+        max_overflow=pool_size,
+        pool_timeout=10,
+        pool_pre_ping=True,
+        connect_args={
+            "connect_timeout": 5,
+            "options": f"-c timezone=utc -c statement_timeout={int(statement_timeout_s * 1000)}"
+            " -c lock_timeout=10000",
+            "application_name": "firstread",
+        },
+    )
+
+
+def make_sessions(engine: Engine) -> sessionmaker[Session]:
+    """Make sessions whose objects stay readable after commit."""
+    return sessionmaker(engine, expire_on_commit=False)
+
+
+@contextmanager
+def storage_errors() -> Iterator[None]:
+    """Turn a database that is away, full or read-only into one error that may be retried.
+
+    Raises:
+        StorageUnavailableError: nothing was committed, or the commit's fate is unknown; the
+            caller's step is safe to repeat.
+    """
+    try:
+        yield
+    except (OperationalError, InterfaceError, PoolTimeoutError) as error:
+        raise StorageUnavailableError(f"database: {_first_line(error)}") from error
+    except DBAPIError as error:
+        # Class 25006 is a read-only server, 53 lack of resources, 57 an operator's intervention.
+        state = getattr(error.orig, "sqlstate", None) or ""
+        if error.connection_invalidated or state == "25006" or state[:2] in {"53", "57", "58"}:
+            raise StorageUnavailableError(f"database: {_first_line(error)}") from error
+        raise
+
+
+def _first_line(error: Exception) -> str:
+    return (str(getattr(error, "orig", None) or error).strip().splitlines() or ["unknown"])[0]
+
+
+def durability_problems(session: Session) -> list[str]:
+    """Name each setting of the server that would let an acknowledged image vanish."""
+    problems = []
+    for name, safe in DURABILITY.items():
+        value = session.execute(text("SELECT current_setting(:name)"), {"name": name}).scalar_one()
+        if value not in safe:
+            problems.append(f"{name} is {value}; set it to on in postgresql.conf and reload")
+    return problems

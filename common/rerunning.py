@@ -1,0 +1,69 @@
+"""Do work again by a person's command: retry what failed, reprocess what is finished."""
+
+from collections.abc import Collection
+
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
+
+from common.lifecycle import NOW, live_version_id
+from common.settings import Settings
+from common.states import AnalysisState, Purpose
+from common.tables import Analysis
+from common.worklist import derive_item
+
+
+def retry(session: Session, analysis_ids: Collection[int], settings: Settings) -> list[int]:
+    """Queue failed analyses again, by a person's command, their counts at zero."""
+    rows = session.execute(
+        update(Analysis)
+        .where(Analysis.id.in_(analysis_ids), Analysis.state == AnalysisState.FAILED)
+        .values(
+            state=AnalysisState.QUEUED,
+            failures=0,
+            losses=0,
+            queued_at=NOW,
+            finished_at=None,
+        )
+        .returning(Analysis.id, Analysis.study_id)
+        .execution_options(synchronize_session=False)
+    ).all()
+    for study_id in sorted({row.study_id for row in rows}):
+        derive_item(session, study_id, settings)
+    return [row.id for row in rows]
+
+
+def reprocess(session: Session, study_id: int, settings: Settings) -> list[int]:
+    """Queue a new run, under today's live model, of each finished analysis of a study."""
+    runs = session.execute(
+        select(Analysis)
+        .where(Analysis.study_id == study_id, Analysis.purpose == Purpose.LIVE)
+        .order_by(Analysis.instance_id, Analysis.series_id, Analysis.pipeline, Analysis.run.desc())
+        .distinct(Analysis.instance_id, Analysis.series_id, Analysis.pipeline)
+    ).scalars()
+    made = []
+    for latest in runs.all():
+        live = live_version_id(session, latest.pipeline)
+        busy = latest.state in (AnalysisState.QUEUED, AnalysisState.RUNNING)
+        if busy or live is None:
+            continue
+        again = Analysis(
+            study_id=study_id,
+            instance_id=latest.instance_id,
+            series_id=latest.series_id,
+            pipeline=latest.pipeline,
+            model_version_id=live,
+            inputs_sha256=latest.inputs_sha256,
+            run=latest.run + 1,
+            purpose=Purpose.LIVE,
+            state=AnalysisState.QUEUED,
+            lane=latest.lane,
+            band=latest.band,
+            due_at=latest.due_at,
+            received_at=latest.received_at,
+            queued_at=NOW,
+        )
+        session.add(again)
+        made.append(again)
+    session.flush()
+    derive_item(session, study_id, settings)
+    return [item.id for item in made]

@@ -1,0 +1,216 @@
+"""What a site may change, read once from the environment; no other module reads it."""
+
+import ipaddress
+import json
+import os
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Literal, Self
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from platformdirs import user_data_path
+from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from common.errors import ConfigurationError
+
+OrderPriority = Literal["stat", "urgent", "routine"]
+
+
+class Peer(BaseModel, frozen=True):
+    """One sender that may associate: a calling AE title and a network; ``*`` is any title."""
+
+    ae_title: str
+    network: ipaddress.IPv4Network | ipaddress.IPv6Network
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read ``AE@address`` or ``AE@network/bits``."""
+        ae_title, separator, address = text.strip().partition("@")
+        if not separator or not ae_title or len(ae_title) > 16:
+            raise ValueError(f"{text!r} is not AE@address")
+        return cls(ae_title=ae_title, network=ipaddress.ip_network(address, strict=False))
+
+    def admits(self, ae_title: str, address: str) -> bool:
+        """Say whether a caller with this title and address is the peer."""
+        named = self.ae_title in ("*", ae_title)
+        return named and ipaddress.ip_address(address) in self.network
+
+
+class Settings(BaseSettings):
+    """What a site may change. A missing or impossible value stops the process at start."""
+
+    model_config = SettingsConfigDict(env_prefix="FIRSTREAD_", frozen=True, env_ignore_empty=True)
+
+    # Where things are
+    home: Path = Field(
+        default=user_data_path("firstread"), description="Folder of everything that is kept"
+    )
+    archive: Path | None = Field(default=None, description="Received objects; default HOME/archive")
+    database_url: SecretStr | None = Field(
+        default=None, description="postgresql+psycopg://…; unset: the embedded server of HOME"
+    )
+    broker_url: SecretStr | None = Field(
+        default=None, description="redis://…; unset: the embedded server of HOME"
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="Least severe log line that is printed"
+    )
+
+    # Listener
+    ae_title: str = Field(default="FIRSTREAD", min_length=1, max_length=16, description="Our AE")
+    dicom_host: str = Field(default="127.0.0.1", description="Address that the listener binds to")
+    dicom_port: int = Field(default=11112, ge=1, le=65535, description="Port of the listener")
+    dicom_peers: Annotated[tuple[Peer, ...], NoDecode] = Field(
+        default=(), description="Senders beyond loopback: AE@address[/bits],…; * is any AE"
+    )
+    dicom_max_pdu_bytes: int = Field(default=131072, ge=4096, description="Largest PDU received")
+    dicom_max_associations: int = Field(default=25, ge=1, description="Associations at a time")
+    dicom_acse_timeout_s: float = Field(default=30, gt=0, description="Wait for negotiation")
+    dicom_dimse_timeout_s: float = Field(default=30, gt=0, description="Wait within a message")
+    dicom_network_timeout_s: float = Field(default=60, gt=0, description="Idle association's life")
+    archive_reserve_bytes: int = Field(
+        default=1 << 30, ge=0, description="Free space under which objects are refused (0xA700)"
+    )
+    default_issuer: str = Field(
+        default="", max_length=64, description="Issuer of patient IDs that name none"
+    )
+
+    # Dashboard
+    dashboard_host: str = Field(default="127.0.0.1", description="Loopback until sign-in exists")
+    dashboard_port: int = Field(default=8501, ge=1, le=65535, description="Port of the dashboard")
+    pacs_viewer_url: str = Field(
+        default="", description="Link to a viewer; {study_instance_uid} and {accession_number}"
+    )
+    site_timezone: str = Field(default="UTC", description="Time zone of dates that name none")
+
+    # Ranking
+    ae_priorities: Annotated[dict[str, OrderPriority], NoDecode] = Field(
+        default={}, description="Order priority by calling AE: ED_CR=urgent,TRAUMA=stat"
+    )
+    stat_allowance_min: float = Field(default=30, gt=0, description="STAT orders are due after")
+    urgent_allowance_min: float = Field(default=120, gt=0, description="Urgent orders, due after")
+    routine_allowance_min: float = Field(default=1440, gt=0, description="Routine, due after")
+    ai_allowance_lo_min: float = Field(
+        default=30, gt=0, description="A flagged study of probability 1 is due after"
+    )
+    ai_allowance_hi_min: float = Field(
+        default=480, gt=0, description="A study flagged at the operating point is due after"
+    )
+    hard_cap_h: float = Field(default=72, gt=0, description="No study waits behind longer")
+    claim_min: float = Field(default=30, gt=0, description="A reader's claim lasts this long")
+    prior_after_days: float = Field(
+        default=7, gt=0, description="Acquired longer ago than this: a prior, off the list"
+    )
+    settle_after_s: float = Field(default=120, gt=0, description="Quiet time that ends a study")
+
+    # Worker
+    device: str = Field(default="auto", description="auto, cpu, cuda or cuda:N")
+    max_batch: int = Field(default=16, ge=1, description="Images per forward pass, at most")
+    batch_wait_ms: float = Field(default=10, gt=0, description="Longest wait for a fuller batch")
+    worker_threads: int = Field(default=16, ge=1, description="Analyses in flight per worker")
+    decode_processes: int = Field(
+        default=min(8, os.cpu_count() or 1), ge=1, description="Decoding processes per worker"
+    )
+    decode_deadline_s: float = Field(default=30, gt=0, description="Longest decoding of an image")
+    decode_memory_bytes: int = Field(
+        default=3 << 30, ge=1 << 29, description="Address space of a decoding process"
+    )
+    max_pixels: int = Field(
+        default=64_000_000, ge=1, description="Larger images are refused before decoding"
+    )
+    lease_s: float = Field(default=60, gt=0, description="A claim unrenewed for this long is lost")
+    max_failures: int = Field(default=3, ge=1, description="An image's own errors before failed")
+    max_losses: int = Field(default=2, ge=0, description="Lost leases before it must run alone")
+    upkeep_interval_s: float = Field(default=5, gt=0, description="Pace of periodic upkeep")
+    unknown_age: Literal["refuse", "accept"] = Field(
+        default="refuse", description="Images that state no age"
+    )
+    accept_secondary_capture: bool = Field(
+        default=False, description="Analyse radiographs sent as Secondary Capture"
+    )
+
+    @field_validator("dicom_peers", mode="before")
+    @classmethod
+    def _parse_peers(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(Peer.parse(part) for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("ae_priorities", mode="before")
+    @classmethod
+    def _parse_priorities(cls, value: object) -> object:
+        if isinstance(value, str):
+            pairs = (part.partition("=") for part in value.split(",") if part.strip())
+            return {ae.strip(): priority.strip().lower() for ae, _, priority in pairs}
+        return value
+
+    @field_validator("site_timezone")
+    @classmethod
+    def _known_zone(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (ZoneInfoNotFoundError, ValueError) as error:
+            raise ValueError(f"{value!r} is no time zone, e.g. Europe/Berlin") from error
+        return value
+
+    @model_validator(mode="after")
+    def _ordered_allowances(self) -> Self:
+        if self.ai_allowance_lo_min < self.stat_allowance_min:
+            raise ValueError("ai_allowance_lo_min must not be below stat_allowance_min")
+        if self.ai_allowance_hi_min < self.ai_allowance_lo_min:
+            raise ValueError("ai_allowance_hi_min must not be below ai_allowance_lo_min")
+        return self
+
+    @property
+    def zone(self) -> ZoneInfo:
+        """The site's time zone."""
+        return ZoneInfo(self.site_timezone)
+
+    @property
+    def archive_path(self) -> Path:
+        """Folder of the archive."""
+        return self.archive or self.home / "archive"
+
+    @property
+    def endpoints_file(self) -> Path:
+        """Where the one-machine stack writes the addresses of its embedded servers (0600)."""
+        return self.home / "run" / "endpoints.json"
+
+    def database_address(self) -> str:
+        """Give the SQLAlchemy URL: the configured one, else the embedded server's."""
+        return self._address("database_url", self.database_url)
+
+    def broker_address(self) -> str:
+        """Give the Redis URL: the configured one, else the embedded server's."""
+        return self._address("broker_url", self.broker_url)
+
+    def _address(self, name: str, configured: SecretStr | None) -> str:
+        if configured is not None:
+            return configured.get_secret_value()
+        try:
+            return json.loads(self.endpoints_file.read_text())[name]
+        except FileNotFoundError as error:
+            raise ConfigurationError(
+                f"No server known: set FIRSTREAD_{name.upper()}, or start the embedded one with "
+                f"`firstread up` (FIRSTREAD_HOME is {self.home})"
+            ) from error
+
+
+@lru_cache
+def get_settings() -> Settings:
+    """Read the settings once.
+
+    Raises:
+        ConfigurationError: a value is impossible; the message names the variable.
+    """
+    try:
+        return Settings.model_validate({})
+    except ValidationError as error:
+        lines = (
+            f"FIRSTREAD_{'_'.join(map(str, item['loc'])).upper()}: {item['msg']}"
+            if item["loc"]
+            else item["msg"]
+            for item in error.errors(include_url=False, include_input=False)
+        )
+        raise ConfigurationError("; ".join(lines)) from None

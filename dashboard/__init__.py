@@ -1,0 +1,1 @@
+"""Streamlit pages over queries: the worklist that radiologists read from."""

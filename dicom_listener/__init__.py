@@ -1,0 +1,1 @@
+"""The C-STORE listener: receive, make safe, register, then answer."""

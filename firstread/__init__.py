@@ -1,0 +1,1 @@
+"""The firstread command and the one-machine stack that it starts."""

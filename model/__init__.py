@@ -1,0 +1,1 @@
+"""Encoders, INSIGHT, calibration, bundles and training; runs on files, needs no service."""

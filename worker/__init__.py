@@ -1,0 +1,1 @@
+"""Celery workers: claim, decode, batch, score, store; and periodic upkeep."""
