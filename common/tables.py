@@ -146,7 +146,7 @@ class Instance(Base):
     instance_number: Mapped[int | None] = mapped_column(Integer)
     view_position: Mapped[str] = mapped_column(String(16), default="")
     path: Mapped[str] = mapped_column(String)  # below the archive's folder
-    bytes: Mapped[int] = mapped_column(BigInteger)
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
     sha256: Mapped[bytes] = mapped_column(LargeBinary(32))  # of the data set as received
     source_ae_title: Mapped[str] = mapped_column(String(16))
     source_address: Mapped[str] = mapped_column(String(64))
@@ -168,7 +168,7 @@ class SetAside(Base):
     sha256: Mapped[bytes] = mapped_column(LargeBinary(32))
     kind: Mapped[SetAsideKind] = mapped_column(_choice(SetAsideKind))
     path: Mapped[str] = mapped_column(String)
-    bytes: Mapped[int] = mapped_column(BigInteger)
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
     source_ae_title: Mapped[str] = mapped_column(String(16))
     source_address: Mapped[str] = mapped_column(String(64))
     received_at: Mapped[datetime] = _instant()

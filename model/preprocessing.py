@@ -86,7 +86,9 @@ def _resize(image: NDArray[np.float32], size_px: int) -> NDArray[np.float32]:
     # INTER_AREA falls back to plain interpolation as soon as one side grows: one step for each.
     rows, columns = min(image.shape[0], size_px), min(image.shape[1], size_px)
     if (rows, columns) != image.shape:
-        image = np.asarray(cv2.resize(image, (columns, rows), interpolation=cv2.INTER_AREA))
+        shrunk = cv2.resize(image, (columns, rows), interpolation=cv2.INTER_AREA)
+        image = shrunk.astype(np.float32, copy=False)
     if (rows, columns) != (size_px, size_px):
-        image = np.asarray(cv2.resize(image, (size_px, size_px), interpolation=cv2.INTER_LINEAR))
+        grown = cv2.resize(image, (size_px, size_px), interpolation=cv2.INTER_LINEAR)
+        image = grown.astype(np.float32, copy=False)
     return image
