@@ -1,0 +1,82 @@
+"""Read what a compressed image says of its own size before a decoder allocates for it."""
+
+import struct
+from typing import NamedTuple
+
+from common.errors import UnreadablePixelsError
+
+_JPEG_START = b"\xff\xd8"
+_J2K_START = b"\xff\x4f\xff\x51"
+_JP2_SIGNATURE = b"\x00\x00\x00\x0cjP  \r\n\x87\n"
+_END = b"\xff\xd9"  # EOI of JPEG and JPEG-LS, EOC of JPEG 2000
+_NO_FRAME_HEADER = (0xC4, 0xC8, 0xCC)  # DHT, JPG and DAC lie among the SOF markers
+_JPEG_LS_FRAME = 0xF7
+_START_OF_SCAN = 0xDA
+
+
+class CodestreamHeader(NamedTuple):
+    """Size in pixels, number of components and bits per sample, as the encoder wrote them."""
+
+    rows: int
+    columns: int
+    components: int
+    precision: int
+
+
+def read_codestream_header(codestream: bytes) -> CodestreamHeader:
+    """Read the frame header of a JPEG, JPEG-LS, JPEG 2000 or HTJ2K codestream.
+
+    Raises:
+        UnreadablePixelsError: none of these, or cut off before its frame header.
+
+    Source: ITU-T T.81 B.2.2, T.87 C.2.2, T.800 A.5.1.
+    """
+    try:
+        if codestream.startswith(_JPEG_START):
+            return _read_jpeg_header(codestream)
+        if codestream.startswith(_JP2_SIGNATURE):  # boxes are not allowed in DICOM, yet written
+            start = codestream.find(_J2K_START)
+            codestream = codestream[start:] if start > 0 else b""
+        if codestream.startswith(_J2K_START):
+            return _read_j2k_header(codestream)
+    except (struct.error, IndexError) as error:
+        raise UnreadablePixelsError("compressed pixels are cut off in their header") from error
+    raise UnreadablePixelsError("compressed pixels are neither JPEG, JPEG-LS nor JPEG 2000")
+
+
+def require_end(codestream: bytes) -> None:
+    """Refuse a codestream without its end marker: JPEG decoders fill what is missing with grey.
+
+    Raises:
+        UnreadablePixelsError: the end marker is not where the padding starts.
+    """
+    # Encoded data never contain this marker; more than the one allowed byte of padding is seen.
+    if _END not in codestream[-4096:].rstrip(b"\0")[-16:]:
+        raise UnreadablePixelsError("compressed pixels are cut off: no end marker")
+
+
+def _read_jpeg_header(codestream: bytes) -> CodestreamHeader:
+    position = 2
+    while True:
+        if codestream[position] != 0xFF:
+            raise UnreadablePixelsError("compressed pixels hold no valid JPEG marker")
+        marker = codestream[position + 1]
+        if marker == 0xFF:  # fill byte
+            position += 1
+            continue
+        length = struct.unpack_from(">H", codestream, position + 2)[0]
+        is_frame = 0xC0 <= marker <= 0xCF and marker not in _NO_FRAME_HEADER
+        if is_frame or marker == _JPEG_LS_FRAME:
+            precision, rows, columns, components = struct.unpack_from(
+                ">BHHB", codestream, position + 4
+            )
+            return CodestreamHeader(rows, columns, components, precision)
+        if marker == _START_OF_SCAN or length < 2:
+            raise UnreadablePixelsError("compressed pixels hold no JPEG frame header")
+        position += 2 + length
+
+
+def _read_j2k_header(codestream: bytes) -> CodestreamHeader:
+    right, bottom, left, top = struct.unpack_from(">IIII", codestream, 8)
+    components, depth = struct.unpack_from(">HB", codestream, 40)
+    return CodestreamHeader(bottom - top, right - left, components, (depth & 0x7F) + 1)
