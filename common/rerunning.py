@@ -3,6 +3,7 @@
 from collections.abc import Collection
 
 from sqlalchemy import select, update
+from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session
 
 from common.lifecycle import NOW, live_version_id
@@ -38,7 +39,7 @@ def reprocess(session: Session, study_id: int, settings: Settings) -> list[int]:
         select(Analysis)
         .where(Analysis.study_id == study_id, Analysis.purpose == Purpose.LIVE)
         .order_by(Analysis.instance_id, Analysis.series_id, Analysis.pipeline, Analysis.run.desc())
-        .distinct(Analysis.instance_id, Analysis.series_id, Analysis.pipeline)
+        .ext(distinct_on(Analysis.instance_id, Analysis.series_id, Analysis.pipeline))
     ).scalars()
     made = []
     for latest in runs.all():
