@@ -11,7 +11,12 @@ from numpy.typing import NDArray
 
 from common.errors import StorageUnavailableError, UnreadablePixelsError
 
-_PNG_LEVEL = 1  # zlib's fastest: higher levels cost ten times the time for a tenth of the bytes
+# Radiographs are noise to a string search: without it zlib takes a third of the time (100 ms, not
+# 270, at 2048 x 1678), and differences between lines make the file the smaller one all the same.
+_PNG_PARAMETERS = [
+    *(cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_HUFFMAN_ONLY),
+    *(cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP),
+]
 
 
 def write_rendition(
@@ -35,7 +40,7 @@ def write_rendition(
         shrunk = cv2.resize(image, (columns, rows), interpolation=cv2.INTER_AREA)
         image = shrunk.astype(np.float32, copy=False)
     grey = np.rint(np.clip(image, 0.0, 1.0) * 65535).astype(np.uint16)
-    _, encoded = cv2.imencode(".png", grey, [cv2.IMWRITE_PNG_COMPRESSION, _PNG_LEVEL])
+    _, encoded = cv2.imencode(".png", grey, _PNG_PARAMETERS)
     try:
         _write_atomically(encoded.tobytes(), Path(path))
     except OSError as error:
