@@ -1,0 +1,192 @@
+"""A bundle: weights and everything that gives their output a meaning, in one folder.
+
+``bundle.json`` says what it is and how its output is read, ``weights.safetensors`` holds the
+numbers, ``card.md`` tells a person. They move together or not at all: hashes bind them. No torch.
+"""
+
+import hashlib
+import json
+import struct
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from common.errors import BundleError
+from model.calibration import Calibrator
+from model.eligibility import EligibilityRules
+from model.measured import Metrics
+from model.operating_points import OperatingPoint
+from model.preprocessing import PreprocessingSpec
+
+SHIPPED = Path(__file__).parent / "bundles_shipped"
+DESCRIPTION, WEIGHTS, CARD = "bundle.json", "weights.safetensors", "card.md"
+EVALUATED_PER_CLASS = 100
+HEAD_PREFIX = "triage."
+
+Outcome = Literal["flagged", "not_flagged", "abstained"]
+
+
+class Verdict(NamedTuple):
+    """A score, read: the calibrated probability and what follows from it."""
+
+    probability: float
+    outcome: Outcome
+
+
+class Bundle(BaseModel):
+    """One version of one model. Everything but ``folder`` and ``sha256`` stands in bundle.json.
+
+    ``encoder`` is the specification that the encoder's own module reads. ``abstain_between`` are
+    probabilities between which the model gives no opinion. ``insight_support`` is INSIGHT's own
+    probability under which no localisation supports a flag.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(pattern=r"^[a-z0-9_]+$")
+    version: str = Field(pattern=r"^\d+\.\d+\.\d+$")
+    pipeline: Literal["chest_xray", "chest_ct", "slide", "phantom"]
+    encoder: dict[str, Any]
+    preprocessing: PreprocessingSpec
+    calibrator: Calibrator | None = None
+    operating_points: tuple[OperatingPoint, ...] = ()
+    default_operating_point: str | None = None
+    abstain_between: tuple[float, float] | None = None
+    insight_support: float | None = None
+    eligibility: EligibilityRules
+    metrics: Metrics = Metrics()
+    training: dict[str, Any] = {}
+    intended_use: str
+    licence: str
+    files: dict[str, str] = Field(description="SHA-256 of each of the other two files, in hex")
+    folder: Path = Field(exclude=True)
+    sha256: str = Field(exclude=True, description="of all three files and their names")
+
+    @cached_property
+    def operating_point(self) -> OperatingPoint:
+        """The default operating point.
+
+        Raises:
+            BundleError: the bundle has none.
+        """
+        for point in self.operating_points:
+            if point.name == self.default_operating_point:
+                return point
+        raise BundleError(f"{self.folder}: no default operating point")
+
+    @property
+    def threshold(self) -> float:
+        """The probability from which an image is flagged."""
+        return self.operating_point.threshold
+
+    def interpret(self, score: float) -> Verdict:
+        """Read a raw score as a probability and an outcome.
+
+        Raises:
+            BundleError: there is no calibrator or no operating point.
+        """
+        if self.calibrator is None:
+            raise BundleError(f"{self.folder}: no calibrator")
+        probability = self.calibrator.calibrate(score)
+        low, high = self.abstain_between or (1.0, 0.0)
+        if low <= probability <= high:
+            return Verdict(probability, "abstained")
+        flagged = probability >= self.threshold
+        return Verdict(probability, "flagged" if flagged else "not_flagged")
+
+    def missing(self) -> list[str]:
+        """Name what keeps the bundle from being complete; empty if nothing does."""
+        names = {point.name for point in self.operating_points}
+        held_out = [row for row in self.metrics.evaluations if row.held_out]
+        enough = any(
+            min(row.abnormal, row.not_abnormal) >= EVALUATED_PER_CLASS for row in held_out
+        )
+        parts = {
+            "head": any(name.startswith(HEAD_PREFIX) for name in tensor_names(self.weights)),
+            "calibrator": self.calibrator is not None,
+            "operating points": bool(names),
+            "default operating point": self.default_operating_point in names,
+            f"evaluation on {EVALUATED_PER_CLASS} cases per class": enough,
+        }
+        return [part for part, is_there in parts.items() if not is_there]
+
+    @property
+    def weights(self) -> Path:
+        """Where the weights lie."""
+        return self.folder / WEIGHTS
+
+
+def read_bundle(folder: Path) -> Bundle:
+    """Read and check a bundle.
+
+    Raises:
+        BundleError: a file is missing or was changed, or the description cannot be understood.
+    """
+    hashes: dict[str, str] = {}
+    for name in (DESCRIPTION, WEIGHTS, CARD):
+        path = folder / name
+        if not path.is_file():
+            raise BundleError(f"{folder}: {name} is missing")
+        with path.open("rb") as file:
+            hashes[name] = hashlib.file_digest(file, "sha256").hexdigest()
+    try:
+        description = json.loads((folder / DESCRIPTION).read_bytes())
+        bundle = Bundle.model_validate(
+            {**description, "folder": folder, "sha256": _hash_of_hashes(hashes)}
+        )
+    except (ValueError, TypeError, ValidationError) as error:
+        raise BundleError(f"{folder}: {DESCRIPTION} cannot be understood: {error}") from error
+    for name in (WEIGHTS, CARD):
+        if bundle.files.get(name) != hashes[name]:
+            raise BundleError(f"{folder}: {name} is not the file that {DESCRIPTION} names")
+    return bundle
+
+
+def write_description(folder: Path, fields: dict[str, Any]) -> Bundle:
+    """Write bundle.json beside the weights and the card that already lie there, then read it.
+
+    ``fields`` are those of ``Bundle`` without ``files``, ``folder`` and ``sha256``.
+    """
+    files = {
+        name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in (WEIGHTS, CARD)
+    }
+    bundle = Bundle.model_validate({**fields, "files": files, "folder": folder, "sha256": ""})
+    (folder / DESCRIPTION).write_text(bundle.model_dump_json(indent=2) + "\n")
+    return read_bundle(folder)
+
+
+def find_bundles(*roots: Path) -> list[Bundle]:
+    """Read every bundle directly under these folders, by name and version.
+
+    Raises:
+        BundleError: one of them is damaged.
+    """
+    folders = [path.parent for root in roots for path in root.glob(f"*/{DESCRIPTION}")]
+    bundles = [read_bundle(folder) for folder in folders]
+    return sorted(bundles, key=lambda b: (b.name, [int(n) for n in b.version.split(".")]))
+
+
+def tensor_names(path: Path) -> list[str]:
+    """List the tensors of a safetensors file from its header alone.
+
+    Raises:
+        BundleError: the file is no safetensors file.
+    """
+    try:
+        with path.open("rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            if length > path.stat().st_size:
+                raise ValueError("header longer than the file")
+            header = json.loads(file.read(length))
+    except (ValueError, struct.error) as error:
+        raise BundleError(f"{path} is no safetensors file: {error}") from error
+    return [name for name in header if name != "__metadata__"]
+
+
+def _hash_of_hashes(hashes: dict[str, str]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(hashes):
+        digest.update(f"{name} {hashes[name]}\n".encode())
+    return digest.hexdigest()

@@ -1,0 +1,58 @@
+"""All figures of one set of cases, as a bundle keeps them."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.calibration import Calibrator
+from model.evaluation.discrimination import auc_interval
+from model.evaluation.reliability import (
+    brier_score,
+    calibration_line,
+    expected_calibration_error,
+)
+from model.measured import Evaluation
+from model.operating_points import lower_bound
+
+
+def evaluate(
+    name: str,
+    scores: NDArray[np.float64],
+    labels: NDArray[np.bool_],
+    calibrator: Calibrator,
+    threshold: float,
+    *,
+    held_out: bool = True,
+    note: str = "",
+) -> Evaluation:
+    """Measure scores against labels; what needs both classes stays None without them."""
+    probabilities = np.array([calibrator.calibrate(score) for score in scores])
+    flagged = probabilities >= threshold
+    positives, negatives = int(labels.sum()), int((~labels).sum())
+    figures: dict[str, float | None] = {"brier": brier_score(labels, probabilities)}
+    if positives:
+        hits = int((flagged & labels).sum())
+        figures["sensitivity"] = hits / positives
+        figures["sensitivity_lower_bound"] = lower_bound(hits, positives)
+    if negatives:
+        passed = int((~flagged & ~labels).sum())
+        figures["specificity"] = passed / negatives
+        figures["specificity_lower_bound"] = lower_bound(passed, negatives)
+    if positives and negatives:
+        area = auc_interval(labels, scores)
+        slope, intercept = calibration_line(labels, probabilities)
+        figures |= {
+            "auc": area.auc,
+            "auc_low": area.low,
+            "auc_high": area.high,
+            "calibration_slope": slope,
+            "calibration_intercept": intercept,
+            "expected_calibration_error": expected_calibration_error(labels, probabilities),
+        }
+    return Evaluation(
+        name=name,
+        abnormal=positives,
+        not_abnormal=negatives,
+        held_out=held_out,
+        note=note,
+        **figures,  # pyright: ignore[reportArgumentType]  the names are those of the fields
+    )

@@ -1,0 +1,111 @@
+"""Train the compact encoder with its heads on real radiographs.
+
+Run: ``python -m model.training.compact --data ../shared/data/cxr --out runs/compact``
+"""
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from model.encoders.compact import CompactSpec
+from model.evaluation.discrimination import auc
+from model.network import TriageNetwork, build_network
+from model.training import near_neighbours
+from model.training.augmentation import Augmentation
+from model.training.cases import Case, box_images, box_patients, fingerprint, of_dataset, read_cases
+from model.training.loop import Stage, TrainingConfig, report, train
+from model.training.predictions import predict_images
+from model.training.radiographs import Radiographs, load_images
+from model.training.run_record import write_run_record
+
+ENCODER = CompactSpec()
+STAGES = (Stage(size_px=96, samples=32_000), Stage(size_px=128, samples=24_000))
+LAST_STAGE = Stage(size_px=192, samples=12_000)
+NEIGHBOURS_PX = 128
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The cases that may be trained on, and how many were left out for which reason."""
+
+    train: list[Case]
+    left_out: dict[str, int]
+
+
+def select_training_cases(cases: list[Case], boxes: Path) -> Selection:
+    """Leave out every patient with lesion boxes and every near neighbour of honest test images."""
+    patients, images = box_patients(boxes), box_images(boxes)
+    of_train = [case for case in cases if case.split == "train"]
+    boxed = {
+        case.path
+        for case in of_train
+        if case.path.name in images or (case.patient_id and case.patient_id in patients)
+    }
+    near = near_neighbour_paths(cases)
+    return Selection(
+        train=[case for case in of_train if case.path not in boxed | near],
+        left_out={"patient_with_boxes": len(boxed), "crd_normal_near_neighbour": len(near - boxed)},
+    )
+
+
+def near_neighbour_paths(cases: list[Case]) -> set[Path]:
+    """Name the ``crd_normal`` images of train that look like an NIH image of val or test."""
+    adults = [case for case in cases if case.adult]
+    embeddings = near_neighbours.embed(load_images(adults, NEIGHBOURS_PX))
+    candidates = of_dataset(adults, {"crd_normal"}, {"train"}, adult=True)
+    protected = of_dataset(adults, {"nih_cxr14"}, {"val", "test"}, adult=True)
+    cosine = near_neighbours.nearest_cosine(embeddings[candidates], embeddings[protected])
+    return {adults[row].path for row in candidates[cosine > near_neighbours.THRESHOLD]}
+
+
+def train_compact(data: Path, out: Path, config: TrainingConfig) -> TriageNetwork:
+    """Train or resume; the checkpoint and the record of the run lie in ``out``."""
+    torch.manual_seed(config.seed)
+    cases = read_cases(data)
+    selection = select_training_cases(cases, data.parent / "boxes" / "boxes.csv")
+    report(f"{len(selection.train)} training images; left out: {selection.left_out}")
+    write_run_record(
+        out,
+        config,
+        {
+            "fingerprint": fingerprint(cases),
+            "train_images": len(selection.train),
+            "left_out": selection.left_out,
+            "near_neighbour_cosine": near_neighbours.THRESHOLD,
+        },
+    )
+    network = build_network(
+        ENCODER.model_dump(), drop_path=config.drop_path, dropout=config.dropout
+    )
+    watched = [cases[row] for row in of_dataset(cases, {"nih_cxr14"}, {"val"}, adult=True)]
+    labels = np.array([case.abnormal for case in watched])
+
+    def measure(average: TriageNetwork, size_px: int) -> dict[str, float]:
+        predicted = predict_images(average, load_images(watched, size_px), config.mean, config.std)
+        return {
+            "val_auc": auc(labels, predicted.score),
+            "val_insight_auc": auc(labels, predicted.insight_probability),
+        }
+
+    how = Augmentation()
+    return train(network, Radiographs(selection.train), config, how, out / "checkpoint", measure)
+
+
+def main() -> None:
+    """Read the command line, train, and say where the result lies."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, required=True, help="folder with cxr.csv and images/")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the run")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=2)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    config = TrainingConfig(stages=(*STAGES, LAST_STAGE), seed=arguments.seed)
+    train_compact(arguments.data, arguments.out, config)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,44 @@
+"""What a training run was: choices, data, code and versions, written beside its result."""
+
+import json
+import platform
+import subprocess
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+from pydantic import BaseModel
+
+RECORD = "run.json"
+PACKAGES = ("torch", "timm", "numpy", "opencv-python-headless", "safetensors")
+
+
+def write_run_record(
+    folder: Path, config: BaseModel, data: dict[str, object], name: str = RECORD
+) -> dict[str, object]:
+    """Write and return the record of a run; ``data`` says what it was trained on."""
+    record: dict[str, object] = {
+        "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "config": config.model_dump(mode="json"),
+        "data": data,
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "versions": {package: version(package) for package in PACKAGES},
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text(json.dumps(record, indent=2) + "\n")
+    return record
+
+
+def _commit() -> str:
+    """Name the commit of the code, or say that it runs outside a checkout."""
+    here = Path(__file__).parent
+    asked = subprocess.run(
+        ["git", "describe", "--always", "--dirty", "--abbrev=40"],
+        cwd=here,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return asked.stdout.strip() or "not a checkout"

@@ -1,0 +1,31 @@
+"""Draw training images so that the source of an image says nothing about its label."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.training.cases import Case
+
+SHARES: dict[tuple[str, bool], float] = {
+    # (group, abnormal): share of a batch. Half of each batch is abnormal.
+    ("nih_cxr14", False): 0.22,
+    ("nih_cxr14", True): 0.30,
+    ("other_adults", False): 0.15,
+    ("other_adults", True): 0.07,
+    ("children", False): 0.13,
+    ("children", True): 0.13,
+}
+
+
+def group_of(case: Case) -> str:
+    """Name the group that a case is drawn with."""
+    if not case.adult:
+        return "children"
+    return "nih_cxr14" if case.dataset == "nih_cxr14" else "other_adults"
+
+
+def sampling_probabilities(cases: list[Case]) -> NDArray[np.float64]:
+    """Give each case its chance of being drawn next; sums to 1."""
+    keys = [(group_of(case), case.abnormal) for case in cases]
+    sizes = {key: keys.count(key) for key in SHARES}
+    chances = np.array([SHARES[key] / sizes[key] for key in keys])
+    return chances / chances.sum()
