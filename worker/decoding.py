@@ -1,0 +1,157 @@
+"""Decode in child processes: off the GIL, under a deadline and a memory limit, urgent first.
+
+Several decoders hold the GIL, and any of them may hang, crash or ask for terabytes on a damaged
+object. A child returns the model-sized image and writes the page's rendition itself, so that
+the full image never crosses a pipe. No child imports torch.
+"""
+
+import heapq
+from collections.abc import Callable, Sequence
+from concurrent.futures import CancelledError
+from itertools import count
+from pathlib import Path
+from threading import Condition
+from typing import TYPE_CHECKING
+
+from common.errors import (
+    DecodeCrashError,
+    DecodeTimeoutError,
+    OversizedImageError,
+    StorageUnavailableError,
+)
+from common.settings import Settings
+from worker.children import (
+    Child,
+    ChildDeadlineError,
+    ChildDeathError,
+    ChildMemoryError,
+    ChildStartError,
+    Upbringing,
+)
+from worker.urgency import Urgency
+
+if TYPE_CHECKING:
+    from model.bundles import Bundle
+    from model.eligibility import Policy
+    from model.examination import Examined
+
+Examine = Callable[[Path, "Bundle", "Policy", Path, int], "Examined"]
+
+
+def examine_object(
+    path: Path, bundle: "Bundle", policy: "Policy", rendition: Path, max_pixels: int
+) -> "Examined":
+    """Judge, read and prepare one archived object; the job that a child does.
+
+    Raises:
+        ImageError: this object's fault.
+        StorageUnavailableError: the archive's fault; another object would fare no better.
+    """
+    from common.errors import UnreadablePixelsError
+    from model.examination import examine
+
+    try:
+        rendition.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return examine(path, bundle, policy, rendition=rendition, max_pixels=max_pixels)
+    except FileNotFoundError as error:
+        if path.parent.is_dir():
+            raise UnreadablePixelsError("the archive no longer holds the object") from error
+        raise StorageUnavailableError(f"archive: {error.strerror}") from error
+    except OSError as error:
+        if error.errno is None:  # a library's own error in OSError's clothes
+            raise
+        raise StorageUnavailableError(f"archive: {error.strerror}") from error
+
+
+class Decoder:
+    """A few children, given to whoever waits with the most urgent object."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        examine: Examine = examine_object,
+        modules: Sequence[str] = ("cv2", "model.examination"),
+    ) -> None:
+        self._examine = examine
+        self._deadline_s = settings.decode_deadline_s
+        self._max_pixels = settings.max_pixels
+        upbringing = Upbringing(modules, memory_bytes=settings.decode_memory_bytes)
+        self._idle = [
+            Child(f"decoder-{number}", upbringing) for number in range(settings.decode_processes)
+        ]
+        self._children = tuple(self._idle)
+        self._waiting: list[tuple[Urgency, int]] = []
+        self._numbers = count()
+        self._changed = Condition()
+        self._stopped = False
+
+    def start(self) -> None:
+        """Start the children, so that the first image finds them warm."""
+        for child in self._children:
+            child.start()
+
+    def decode(
+        self, path: Path, bundle: "Bundle", policy: "Policy", rendition: Path, urgency: Urgency
+    ) -> "Examined":
+        """Examine one object in a child, after what is more urgent.
+
+        Raises:
+            ImageError: this object's fault: unreadable, too large, too slow, or it crashed.
+            StorageUnavailableError: the archive or the child's start; no object is to blame.
+            CancelledError: the decoder was stopped.
+        """
+        child = self._borrow(urgency)
+        try:
+            return child.run(
+                self._examine,
+                path,
+                bundle,
+                policy,
+                rendition,
+                self._max_pixels,
+                deadline_s=self._deadline_s,
+            )
+        except ChildDeadlineError as error:
+            raise DecodeTimeoutError(f"decoding gave {error}") from error
+        except ChildDeathError as error:
+            if self._stopped:
+                raise CancelledError from error
+            raise DecodeCrashError(f"decoding crashed: {error}") from error
+        except ChildMemoryError as error:
+            raise OversizedImageError(f"decoding: {error}") from error
+        except ChildStartError as error:
+            raise StorageUnavailableError(str(error)) from error
+        finally:
+            self._give_back(child)
+
+    def stop(self) -> None:
+        """Kill the children; whoever waits for one gets CancelledError."""
+        with self._changed:
+            self._stopped = True
+            idle, self._idle = self._idle, []
+            self._changed.notify_all()
+        for child in self._children:
+            if child in idle:
+                child.kill()
+            else:
+                child.interrupt()
+
+    def _borrow(self, urgency: Urgency) -> Child:
+        ticket = (urgency, next(self._numbers))
+        with self._changed:
+            heapq.heappush(self._waiting, ticket)
+            while not self._stopped and not (self._idle and self._waiting[0] == ticket):
+                self._changed.wait()
+            self._waiting.remove(ticket)
+            heapq.heapify(self._waiting)
+            if self._stopped:
+                raise CancelledError
+            return self._idle.pop()
+
+    def _give_back(self, child: Child) -> None:
+        with self._changed:
+            if not self._stopped:
+                self._idle.append(child)
+                self._changed.notify_all()
+                return
+        child.kill()

@@ -1,0 +1,12 @@
+"""What goes first inside a worker: the same order as in the queue."""
+
+from datetime import datetime
+
+from common.lifecycle import Claim
+
+Urgency = tuple[int, datetime, int]  # band, due time, analysis; the smaller goes first
+
+
+def urgency_of(claim: Claim) -> Urgency:
+    """Give a claimed analysis its place before a decoder and before the device."""
+    return (claim.band, claim.due_at, claim.analysis_id)
