@@ -40,7 +40,7 @@ class Refusal(StrEnum):
 
     NOT_A_RADIOGRAPH = "not a radiograph"
     FOR_PROCESSING = "for processing, not for presentation"
-    SECONDARY = "secondary image, not original or derived from one exposure"
+    SECONDARY = "secondary image"
     SECONDARY_CAPTURE = "secondary capture"
     SEVERAL_FRAMES = "several frames"
     NOT_GREYSCALE = "not greyscale"
@@ -111,9 +111,10 @@ def read_age_years(header: Dataset) -> float | None:
 
     Source: PS3.5 table 6.2-1 (AS: nnnD, nnnW, nnnM, nnnY).
     """
-    stated = re.fullmatch(r"(\d{1,3})([DWMY])", text(header, "PatientAge").upper())
-    if stated:
-        per_year = {"D": 365.25, "W": 52.18, "M": 12.0, "Y": 1.0}[stated[2]]
+    stated = re.fullmatch(r"(\d{1,3})([DWMY]?)", text(header, "PatientAge").upper())
+    # Without its unit an age can be months; but below 18 it is a child's in every unit.
+    if stated and (stated[2] or int(stated[1]) < ADULT_AGE_YEARS):
+        per_year = {"D": 365.25, "W": 52.18, "M": 12.0}.get(stated[2], 1.0)
         age = int(stated[1]) / per_year
         return age if age <= OLDEST_AGE_YEARS else None
     born = _read_date(header, "PatientBirthDate")

@@ -76,11 +76,15 @@ def read_elements(
         try:
             return _parse(file, keywords, max_inflated_bytes)
         except PARSER_ERRORS as error:
-            raise MalformedInstanceError(f"not readable as DICOM: {error}") from error
+            raise MalformedInstanceError(
+                f"not readable as DICOM ({type(error).__name__})"
+            ) from error
         except OSError as error:
             if error.errno is not None:  # the disk's fault; pydicom's own carry no number
                 raise
-            raise MalformedInstanceError(f"not readable as DICOM: {error}") from error
+            raise MalformedInstanceError(
+                f"not readable as DICOM ({type(error).__name__})"
+            ) from error
 
 
 def text(header: Dataset, keyword: str, default: str = "") -> str:

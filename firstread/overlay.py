@@ -1,0 +1,107 @@
+"""Draw a heatmap over its radiograph, on an absolute scale with a legend."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from model.preprocessing import Affine
+
+MAX_SIDE_PX = 1024
+_OPACITY = 0.6
+_LEGEND_WIDTH_PX = 96
+_BAR_WIDTH_PX = 14
+_INK = (200, 200, 200)
+_BACKGROUND = 16
+
+
+def draw_overlay(
+    grey: NDArray[np.uint16],
+    heatmap: NDArray[np.floating],
+    affine: Affine,
+    *,
+    size_px: tuple[int, int],
+    caption: str = "",
+) -> NDArray[np.uint8]:
+    """Lay a heatmap over a radiograph: 0 leaves it as it is, 1 is bright and most opaque.
+
+    Nothing is stretched to this image's own range, so two overlays can be compared.
+
+    Args:
+        grey: (h, w), a rendition of the image at any size; 65535 is white.
+        heatmap: (rows, columns) in [0, 1] over the encoder's input.
+        affine: From the encoder's input to pixels of the image, see ``Prepared``.
+        size_px: Rows and columns of the image that the affine speaks of.
+        caption: One line under the legend.
+
+    Returns:
+        uint8 (h', w', 3), BGR as OpenCV has it; the longer side of the radiograph at most 1024.
+    """
+    scale = min(1.0, MAX_SIDE_PX / max(grey.shape))
+    rows, columns = (max(1, round(side * scale)) for side in grey.shape)
+    shown = cv2.resize(grey, (columns, rows), interpolation=cv2.INTER_AREA)
+    radiograph = np.repeat((shown / 257.0).astype(np.float32)[..., None], 3, axis=2)
+    heat = _spread(heatmap, affine, (rows / size_px[0], columns / size_px[1]), (rows, columns))
+    colours = _colour(heat)
+    opacity = _OPACITY * heat[..., None]
+    blended = np.rint(radiograph * (1 - opacity) + colours * opacity).astype(np.uint8)
+    return np.hstack([blended, _draw_legend(rows, caption)])
+
+
+def write_overlay(overlay: NDArray[np.uint8], path: Path) -> None:
+    """Write an overlay as PNG."""
+    path.write_bytes(cv2.imencode(".png", overlay)[1].tobytes())
+
+
+def _spread(
+    heatmap: NDArray[np.floating],
+    affine: Affine,
+    scale: tuple[float, float],
+    shape: tuple[int, int],
+) -> NDArray[np.float32]:
+    """Interpolate the heatmap's cells over the picture, by the way that the pixels came."""
+    cell_rows, cell_columns = heatmap.shape
+    to_image = np.array([affine[:3], affine[3:], (0, 0, 1)], dtype=np.float64)
+    to_picture = np.diag([scale[1], scale[0], 1.0])
+    cells = np.diag([1 / cell_columns, 1 / cell_rows, 1.0])
+    # OpenCV counts from the centre of the first pixel, the affine from its corner.
+    half = np.array([(1, 0, 0.5), (0, 1, 0.5), (0, 0, 1)])
+    forward = np.linalg.inv(half) @ to_picture @ to_image @ cells @ half
+    spread = cv2.warpAffine(
+        heatmap.astype(np.float32),
+        forward[:2],
+        (shape[1], shape[0]),
+        flags=cv2.INTER_LINEAR,
+        borderMode=cv2.BORDER_REPLICATE,
+    )
+    return np.clip(spread, 0.0, 1.0).astype(np.float32, copy=False)
+
+
+def _colour(heat: NDArray[np.float32]) -> NDArray[np.float32]:
+    steps = np.rint(heat * 255).astype(np.uint8)
+    return cv2.applyColorMap(steps, cv2.COLORMAP_INFERNO).astype(np.float32)
+
+
+def _draw_legend(rows: int, caption: str) -> NDArray[np.uint8]:
+    """Show every tenth of the scale as it looks over mid grey."""
+    legend = np.full((rows, _LEGEND_WIDTH_PX, 3), _BACKGROUND, dtype=np.uint8)
+    if rows < 120:
+        return legend
+    top, bottom, left = 40, min(rows - 40, 340), 12
+    heat = np.linspace(1.0, 0.0, bottom - top, dtype=np.float32)[:, None]
+    heat = np.repeat(heat, _BAR_WIDTH_PX, axis=1)
+    opacity = _OPACITY * heat[..., None]
+    bar = np.full((*heat.shape, 3), 96.0) * (1 - opacity) + _colour(heat) * opacity
+    legend[top:bottom, left : left + _BAR_WIDTH_PX] = np.rint(bar).astype(np.uint8)
+    for value in (0.0, 0.5, 1.0):
+        row = round(bottom - value * (bottom - top))
+        _write(legend, f"{value:.1f}", (left + _BAR_WIDTH_PX + 8, row + 5))
+    _write(legend, "heatmap", (left, 24))
+    for line, words in enumerate(caption.split()):
+        _write(legend, words, (left, bottom + 28 + 18 * line))
+    return legend
+
+
+def _write(picture: NDArray[np.uint8], words: str, at: tuple[int, int]) -> None:
+    cv2.putText(picture, words, at, cv2.FONT_HERSHEY_SIMPLEX, 0.42, _INK, 1, cv2.LINE_AA)
