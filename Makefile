@@ -1,0 +1,67 @@
+# Firstread: `make` lists what there is. Every target ends by itself but demo and up.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+SHELL := /bin/bash
+
+.DEFAULT_GOAL := help
+.PHONY: help env system demo up test test-data check bench kill-test docs clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+env: $(READY) ## make .venv with every version pinned; quick when it is up to date
+
+$(READY): pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is missing: apt-get install python3.11 python3.11-venv"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
+		|| { [ "$$(id -u)" = 0 ] && apt-get install -y -q python3.11-venv; } \
+		|| { [ "$$(id -u)" = 0 ] && apt-get update -q && apt-get install -y -q python3.11-venv; } \
+		|| { echo "Python cannot make environments: apt-get install python3.11-venv"; exit 1; }
+	@[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --upgrade -c constraints.txt pip setuptools
+	$(BIN)/python -m pip install -q -c constraints.txt --build-constraint constraints.txt -e '.[dev]'
+	@touch $@
+
+system: ## install the Debian packages that only tests use; quiet where they are there
+	@missing=; \
+	command -v storescu >/dev/null || missing="$$missing dcmtk"; \
+	command -v chromium >/dev/null || missing="$$missing chromium"; \
+	command -v docker-compose >/dev/null || missing="$$missing docker-compose"; \
+	[ -z "$$missing" ] && exit 0; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		apt-get update -q >/dev/null && \
+		DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $$missing; \
+	else echo "Tests that need them will fail; install:$$missing"; fi
+
+demo: env ## the whole stack with a simulated scanner; Ctrl-C ends it
+	@exec $(BIN)/firstread demo
+
+up: env ## the whole stack, waiting for your scanner; Ctrl-C ends it
+	@exec $(BIN)/firstread up
+
+test: env system ## every test that needs nothing but this clone
+	$(BIN)/python -m pytest -m "not data"
+
+test-data: env ## tests that read the real images of FIRSTREAD_TEST_DATA
+	$(BIN)/python -m pytest -m data
+
+check: env ## lint, format, types, import rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+bench: env ## print the benchmarks' ratios; Orthanc and DCMTK are compared with where installed
+	@for file in bench/*.py; do [ "$$file" = bench/__init__.py ] || $(BIN)/python "$$file" || exit 1; done
+
+kill-test: env ## SIGKILL the worker with 200 studies in flight
+	KILL_STUDIES=200 $(BIN)/python -m pytest tests/e2e/test_worker_killed.py
+
+docs: env ## write the documentation that follows from the code
+	$(BIN)/python -m firstread.settings_page > docs/settings.md
+
+clean: ## remove caches and build products; data and .venv stay
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""The commands, a file for each kind; each imports its work when it is called."""

@@ -1,0 +1,98 @@
+"""Bring a database up to date: its tables, and the model bundles that come with this version."""
+
+from pathlib import Path
+
+from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import DBAPIError
+
+from common.database import make_engine, make_sessions, storage_errors
+from common.errors import UnreachableError
+from common.settings import Settings
+from firstread.waiting import wait_until
+
+REPOSITORY = Path(__file__).parent.parent
+MIGRATION_LOCK = 7265001  # the number in alembic/env.py: two hosts may start at once
+
+
+def migrate(settings: Settings, *, wait_s: float = 60) -> list[str]:
+    """Wait for the database, migrate it, register the shipped bundles. Safe to repeat.
+
+    Returns:
+        What was done, a sentence each.
+
+    Raises:
+        UnreachableError: the database does not answer in time.
+    """
+    engine = make_engine(settings.database_address(), pool_size=1, statement_timeout_s=600)
+    try:
+        wait_for_database(engine, wait_s)
+        before, after = upgrade(engine)
+        done = [
+            f"database at revision {after}"
+            if before == after
+            else f"database migrated from {before or 'nothing'} to {after}"
+        ]
+        from worker.registration import register_bundles
+
+        with storage_errors(), make_sessions(engine).begin() as session:
+            done += [
+                f"{version.pipeline} model {version.name}@{version.version} registered"
+                for version in register_bundles(session)
+            ]
+    finally:
+        engine.dispose()
+    return done
+
+
+def wait_for_database(engine: Engine, timeout_s: float) -> None:
+    """Wait until the database answers a query.
+
+    Raises:
+        UnreachableError: it does not in time; the message names the last reason.
+    """
+    reasons: list[str] = []
+
+    def answers() -> bool:
+        try:
+            with engine.connect() as connection:
+                connection.execute(text("SELECT 1"))
+        except DBAPIError as error:
+            reasons.append(str(error.orig).strip().splitlines()[0])
+            return False
+        return True
+
+    if not wait_until(answers, timeout_s=timeout_s, pause_s=0.1):
+        raise UnreachableError(f"The database does not answer: {reasons[-1]}")
+
+
+def upgrade(engine: Engine) -> tuple[str | None, str | None]:
+    """Migrate to the newest revision, one process at a time. Returns revision before and after."""
+    from alembic import command
+
+    with engine.begin() as connection:
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK})
+        before = current_revision(connection)
+        configuration = _configuration()
+        configuration.attributes["connection"] = connection
+        command.upgrade(configuration, "head")
+        return before, current_revision(connection)
+
+
+def current_revision(connection: Connection) -> str | None:
+    """Give the revision that the database stands at; None: never migrated."""
+    from alembic.migration import MigrationContext
+
+    return MigrationContext.configure(connection).get_current_revision()
+
+
+def newest_revision() -> str | None:
+    """Give the newest revision that this version of Firstread knows."""
+    from alembic.script import ScriptDirectory
+
+    return ScriptDirectory.from_config(_configuration()).get_current_head()
+
+
+def _configuration():  # noqa: ANN202 - alembic is imported late: it costs every command 0.2 s
+    from alembic.config import Config
+
+    return Config(toml_file=str(REPOSITORY / "pyproject.toml"))

@@ -1,0 +1,83 @@
+"""The four services as child processes: their commands, and how one sees that they are ready."""
+
+import signal
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+
+from common.settings import Settings
+from firstread.children import Child
+
+REPOSITORY = Path(__file__).parent.parent
+START_S = 120  # a cold disk reads torch slowly
+
+
+def service_children(settings: Settings, environment: Mapping[str, str]) -> list[Child]:
+    """Describe listener, worker, beat and dashboard, in the order in which they start."""
+    stop_s = {"listen": 15, "work": 45, "beat": 10, "dashboard": 5}
+    return [
+        Child(
+            name=SERVICE_NAMES[command],
+            command=[sys.executable, "-m", "firstread", command],
+            log_path=settings.home / "logs" / f"{SERVICE_NAMES[command]}.log",
+            environment=environment,
+            folder=REPOSITORY,
+            stop_s=seconds,
+            death_signal=signal.SIGKILL,  # with the stack gone nobody would see one linger
+        )
+        for command, seconds in stop_s.items()
+    ]
+
+
+SERVICE_NAMES = {
+    "listen": "listener",
+    "work": "worker",
+    "beat": "beat",
+    "dashboard": "dashboard",
+}
+
+
+def service_ready(name: str, settings: Settings, child: Child) -> bool:
+    """Ask a service whether it does its work by now; beat has no door to knock at."""
+    if name == "listener":
+        return echo(settings)
+    if name == "worker":
+        return "worker_started" in child.log_since_start()
+    if name == "dashboard":
+        return page_answers(settings)
+    return child.running
+
+
+def echo(settings: Settings) -> bool:
+    """Send the listener a C-ECHO over a real association."""
+    from pynetdicom import AE
+    from pynetdicom.sop_class import Verification  # pyright: ignore[reportAttributeAccessIssue]
+
+    ae = AE(ae_title="FIRSTREAD_UP")
+    ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = ae.connection_timeout = 5
+    ae.add_requested_context(Verification)
+    host = "127.0.0.1" if settings.dicom_host in ("0.0.0.0", "::") else settings.dicom_host  # noqa: S104
+    association = ae.associate(host, settings.dicom_port, ae_title=settings.ae_title)
+    if not association.is_established:
+        return False
+    status = association.send_c_echo()
+    association.release()
+    return getattr(status, "Status", None) == 0
+
+
+def dashboard_address(settings: Settings) -> str:
+    """Give the dashboard's address for a browser on this machine."""
+    host = settings.dashboard_host
+    return f"http://{f'[{host}]' if ':' in host else host}:{settings.dashboard_port}"
+
+
+def page_answers(settings: Settings) -> bool:
+    """Ask the dashboard's server for its health."""
+    url = f"{dashboard_address(settings)}/_stcore/health"
+    try:
+        with urllib.request.urlopen(url, timeout=3) as answer:  # noqa: S310 - our own address
+            return answer.status == 200
+    except (urllib.error.URLError, OSError):
+        return False
