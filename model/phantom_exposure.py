@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from model.phantom_canvas import FIELD_HEIGHT_MM, Canvas, Image
 
@@ -86,26 +85,28 @@ def finish(image: Image, technique: Technique) -> Image:
     shuttered = np.zeros_like(image)
     inside = (slice(top, rows - bottom), slice(left, columns - right))
     shuttered[inside] = image[inside]
-    overlay = np.zeros(image.shape, np.uint8)
     x, y = technique.marker_place
     x = x if technique.marker == "R" else 1 - x - 0.035
-    _write(overlay, technique.marker, (x, y), 0.036)
-    _write(overlay, "SIMULATED", (0.03, 0.972), 0.021)
-    # a dark rim keeps the letters legible on bright tissue
-    rim = cv2.dilate(overlay, np.ones((3, 3), np.uint8), iterations=max(1, round(rows / 400)))
-    backed = shuttered * (1 - 0.9 * rim.astype(np.float32) / 255)
-    letters = overlay.astype(np.float32) / 255
-    return backed * (1 - letters) + 0.97 * letters
+    return burn_in(burn_in(shuttered, technique.marker, (x, y), 0.036))
 
 
-def _write(
-    overlay: NDArray[np.uint8], text: str, place: tuple[float, float], height: float
-) -> None:
-    """Write text with its lower left at ``place``; all sizes are parts of the image's."""
-    rows, columns = overlay.shape
+def burn_in(
+    image: Image,
+    text: str = "SIMULATED",
+    place: tuple[float, float] = (0.03, 0.972),
+    height: float = 0.021,
+) -> Image:
+    """Burn text into an image, lower left at ``place``; place and height are parts of its size."""
+    rows, columns = image.shape
+    overlay = np.zeros(image.shape, np.uint8)
     scale = max(height * rows / 22, 0.25)
     origin = (round(place[0] * columns), round(place[1] * rows))
     thickness = max(1, round(scale * 2))
     cv2.putText(
         overlay, text, origin, cv2.FONT_HERSHEY_SIMPLEX, scale, (255,), thickness, cv2.LINE_AA
     )
+    # a dark rim keeps the letters legible on bright tissue
+    rim = cv2.dilate(overlay, np.ones((3, 3), np.uint8), iterations=max(1, round(rows / 400)))
+    backed = image * (1 - 0.9 * rim.astype(np.float32) / 255)
+    letters = overlay.astype(np.float32) / 255
+    return backed * (1 - letters) + 0.97 * letters
