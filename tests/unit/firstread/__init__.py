@@ -1,0 +1,1 @@
+"""Tests of firstread/ without service or data."""
