@@ -8,7 +8,7 @@ import json as jsonlib
 import re
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from itertools import islice
@@ -54,6 +54,7 @@ def triage(
     json: bool = False,
     heatmaps: Path | None = None,
     settings: Settings | None = None,
+    load: Callable[[Bundle], Pipeline] | None = None,
     out: TextIO | None = None,
 ) -> int:
     """Print one line per image and return the exit status: 1 if any file failed, else 0.
@@ -64,6 +65,7 @@ def triage(
         json: One JSON object per line instead of a table.
         heatmaps: Folder for one overlay per scored image; made if it is not there.
         settings: What the site decided; default: from the environment.
+        load: Makes a pipeline of a bundle; default: on the settings' device.
         out: Where the lines go; default: standard output.
 
     Raises:
@@ -73,7 +75,9 @@ def triage(
     failed = 0
     if not json:
         stream.write(_table_head())
-    lines = triage_files(find_files(paths), bundles=bundles, heatmaps=heatmaps, settings=settings)
+    lines = triage_files(
+        find_files(paths), bundles=bundles, heatmaps=heatmaps, settings=settings, load=load
+    )
     for line in _with_progress(lines):
         failed += line.state == "failed"
         stream.write(f"{jsonlib.dumps(asdict(line))}\n" if json else _table_row(line))
@@ -88,7 +92,7 @@ def triage_files(
     heatmaps: Path | None = None,
     settings: Settings | None = None,
     load: Callable[[Bundle], Pipeline] | None = None,
-) -> Iterator[TriageLine]:
+) -> Generator[TriageLine, None, None]:
     """Triage files one batch after the other and give their lines in input order.
 
     Args:

@@ -170,7 +170,7 @@ def test_a_modality_lut_is_applied(read: Callable[..., NDArray[np.float32]]) -> 
 def test_padding_is_black_and_spoils_no_range(
     read: Callable[..., NDArray[np.float32]],
     photometric: str,
-    tags: dict[str, int],
+    tags: dict[str, Any],
     background: int,
 ) -> None:
     stored = EXPOSURE.copy() if photometric == "MONOCHROME2" else 4095 - EXPOSURE
