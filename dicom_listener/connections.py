@@ -1,0 +1,292 @@
+"""TCP connections and their associations: what pynetdicom's server does, with bounds."""
+
+import logging
+import socket
+import time
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from socketserver import BaseRequestHandler, TCPServer
+from threading import Thread
+from typing import Any, cast
+
+from pynetdicom import AE, _config, evt
+from pynetdicom.association import Association
+from pynetdicom.pdu_primitives import A_ASSOCIATE
+from pynetdicom.transport import AssociationServer, AssociationSocket, RequestHandler
+
+from common.errors import ConfigurationError
+from common.logs import get_logger
+from common.settings import Settings
+from dicom_listener.contexts import supported_contexts
+from dicom_listener.peers import Admission, Caller
+from dicom_listener.reception import (
+    IMPLEMENTATION_CLASS_UID,
+    IMPLEMENTATION_VERSION_NAME,
+    Announced,
+    Reception,
+)
+from dicom_listener.streaming import StreamingProvider
+
+# A request to associate lists up to 128 classes with their syntaxes: this is ten times the largest.
+_MAX_NEGOTIATION_BYTES = 1 << 20
+_POLL_S = 0.2
+
+log = get_logger()
+
+
+@dataclass(frozen=True)
+class Reach:
+    """What an association may reach of the listener."""
+
+    settings: Settings
+    admission: Admission
+    receive: Callable[[Announced], Reception]
+
+
+class BoundedSocket(AssociationSocket):
+    """A socket that never waits or allocates without bound, and acknowledges at once.
+
+    DCMTK leaves Nagle's algorithm on unless told otherwise: without quick acknowledgements it
+    stalls for 40 ms per object.
+    """
+
+    def __init__(self, association: "Acceptor", client: socket.socket, max_bytes: int) -> None:
+        super().__init__(association, client_socket=client)
+        self._max_bytes = max_bytes
+
+    def recv(self, nr_bytes: int) -> bytearray:
+        """Read exactly so many bytes, or fewer if the peer has gone.
+
+        Raises:
+            OSError: nothing came for the time allowed, or the PDU is larger than any should be.
+        """
+        if nr_bytes > self._max_bytes:
+            raise OSError(f"a PDU of {nr_bytes} bytes, of at most {self._max_bytes}")
+        connection = cast(socket.socket, self.socket)
+        data = bytearray(nr_bytes)
+        view = memoryview(data)
+        received = 0
+        while received < nr_bytes:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+            count = connection.recv_into(view[received:])
+            if count == 0:
+                cast(Acceptor, self.assoc).peer_left()
+                return data[:received]
+            received += count
+        return data
+
+
+class Acceptor(Association):
+    """One association with a sender; whatever it leaves half received is removed at its end."""
+
+    def __init__(self, ae: AE, reach: Reach) -> None:
+        super().__init__(ae, "acceptor")
+        self._reach = reach
+        self.provider = StreamingProvider(self, reach.receive)
+        self.dimse = self.provider
+        self.dul.daemon = True
+
+    def run_reactor(self) -> None:
+        """Serve the sender until it releases, aborts, falls silent or vanishes."""
+        try:
+            super().run_reactor()
+        finally:
+            self.provider.discard_all()
+            self._reach.admission.release(self)
+
+    def peer_left(self) -> None:
+        """End at once if the peer hung up before it asked for anything, as health checks do."""
+        if self.requestor.primitive is None:
+            self.dul.to_user_queue.put(cast(Any, None))
+
+
+class AcceptorHandler(RequestHandler):
+    """Make an association of a TCP connection."""
+
+    server: "AcceptorServer"  # pyright: ignore[reportIncompatibleVariableOverride]
+
+    def _create_association(self) -> Acceptor:
+        reach = self.server.reach
+        settings = reach.settings
+        association = Acceptor(self.ae, reach)
+        association._server = self.server
+        association.name = "AcceptorThread"  # pynetdicom finds its acceptors by this name
+        max_bytes = max(settings.dicom_max_pdu_bytes, _MAX_NEGOTIATION_BYTES)
+        client = cast(socket.socket, self.request)
+        association.set_socket(BoundedSocket(association, client, max_bytes))
+        acceptor = association.acceptor
+        acceptor.maximum_length = self.ae.maximum_pdu_size
+        acceptor.ae_title = self.server.ae_title
+        acceptor.address_info = self.local
+        acceptor.implementation_class_uid = self.ae.implementation_class_uid
+        acceptor.implementation_version_name = self.ae.implementation_version_name
+        acceptor.supported_contexts = deepcopy(self.server.contexts)  # shallow: SharedContexts
+        association.requestor.address_info = self.remote
+        for event, handler in self.server.event_handlers:
+            association.bind(event, handler)
+        return association
+
+
+class AcceptorServer(AssociationServer):
+    """Accept connections and make associations of them, one thread and one socket each."""
+
+    request_queue_size = 128
+
+    def __init__(
+        self,
+        reach: Reach,
+        handlers: Sequence[tuple[Any, Callable[..., Any]]] = (),
+    ) -> None:
+        """Bind and listen.
+
+        Raises:
+            ConfigurationError: the address is taken or not ours.
+        """
+        self.reach = reach
+        self.event_handlers = [(evt.EVT_REQUESTED, self._negotiate), *handlers]
+        settings = reach.settings
+        # Associations are the admission's to count; this bounds connections that say nothing.
+        self._max_connections = 2 * settings.dicom_max_associations + 64
+        address = (settings.dicom_host, settings.dicom_port)
+        try:
+            super().__init__(
+                _application_entity(settings),
+                address,
+                settings.ae_title,
+                supported_contexts(),
+                request_handler=cast(Callable[..., BaseRequestHandler], AcceptorHandler),
+            )
+        except OSError as error:
+            raise ConfigurationError(
+                f"Cannot listen on {address[0]}:{address[1]} ({error.strerror}): "
+                "change FIRSTREAD_DICOM_HOST or FIRSTREAD_DICOM_PORT, or stop what listens there"
+            ) from error
+        self._thread = Thread(
+            target=self.serve_forever, kwargs={"poll_interval": _POLL_S}, name="accept", daemon=True
+        )
+
+    def start(self) -> None:
+        """Accept connections from now on, in a thread of its own."""
+        self._thread.start()
+
+    @property
+    def associations(self) -> list[Acceptor]:
+        """The associations that live."""
+        return [one for one in self.active_associations if isinstance(one, Acceptor)]
+
+    def stop(self, grace_s: float) -> bool:
+        """Accept nothing new, let the objects under way end, then end the associations.
+
+        Returns:
+            Whether all of them ended within the time.
+        """
+        self.reach.admission.stop()
+        TCPServer.shutdown(self)
+        self.server_close()
+        self._thread.join()
+        deadline = time.monotonic() + grace_s
+        idle_in_a_row = 0  # an object may be between the wire and its handler
+        while idle_in_a_row < 2 and time.monotonic() < deadline:
+            busy = any(one.provider.is_receiving or one._is_paused for one in self.associations)
+            idle_in_a_row = 0 if busy else idle_in_a_row + 1
+            time.sleep(0.05)
+        for association in self.associations:
+            Thread(target=association.abort, daemon=True).start()
+        while self.associations and time.monotonic() < deadline + 2:
+            time.sleep(0.05)
+        return idle_in_a_row >= 2
+
+    def verify_request(self, request: Any, client_address: Any) -> bool:  # noqa: ANN401 - theirs
+        """Turn connections away, before they cost a thread, when far too many are open."""
+        if len(self.associations) < self._max_connections:
+            return True
+        log.warning("connection_refused", source_address=client_address[0], reason="too many")
+        return False
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        """Accept a connection without Nagle's delay, and with an end to waiting."""
+        connection, address = super().get_request()
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.settimeout(self.reach.settings.dicom_dimse_timeout_s)
+        return connection, address
+
+    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ANN401 - theirs
+        """Log a connection that could not be served."""
+        log.exception("connection_failed", source_address=client_address[0])
+
+    def _negotiate(self, event: evt.Event) -> None:
+        """Reject the request if it must be; else leave it to pynetdicom."""
+        association = cast(Acceptor, event.assoc)
+        request = cast(A_ASSOCIATE, association.requestor.primitive)
+        association.requestor.ae_title = request.calling_ae_title
+        caller = Caller(
+            calling_ae_title=request.calling_ae_title,
+            called_ae_title=request.called_ae_title,
+            address=str(association.requestor.address),
+            application_context=str(request.application_context_name),
+        )
+        refusal = self.reach.admission.admit(caller, association)
+        if refusal is None:
+            return
+        log.warning(
+            "association_rejected",
+            source_ae_title=caller.calling_ae_title,
+            called_ae_title=caller.called_ae_title,
+            source_address=caller.address,
+            reason=refusal.name.lower(),
+        )
+        association.acse.send_reject(*refusal.value)
+        association.kill()
+
+
+def _application_entity(settings: Settings) -> AE:
+    entity = AE(ae_title=settings.ae_title)
+    entity.implementation_class_uid = IMPLEMENTATION_CLASS_UID
+    entity.implementation_version_name = IMPLEMENTATION_VERSION_NAME
+    entity.maximum_pdu_size = settings.dicom_max_pdu_bytes
+    entity.maximum_associations = 1 << 20  # ours is the admission's count
+    entity.acse_timeout = settings.dicom_acse_timeout_s
+    entity.dimse_timeout = settings.dicom_dimse_timeout_s
+    entity.network_timeout = settings.dicom_network_timeout_s
+    return entity
+
+
+def quiet_pynetdicom() -> None:
+    """Keep pynetdicom's own log to a few lines a minute; it would print each PDU at debug."""
+    _config.LOG_HANDLER_LEVEL = "none"
+    logger = logging.getLogger("pynetdicom")
+    logger.setLevel(logging.ERROR)
+    if not any(isinstance(one, FewRecords) for one in logger.filters):
+        for name in [*logging.root.manager.loggerDict]:
+            if name.startswith("pynetdicom."):
+                logging.getLogger(name).addFilter(FewRecords.shared())
+        logger.addFilter(FewRecords.shared())
+
+
+class FewRecords(logging.Filter):
+    """Let ten records a minute pass, without tracebacks: port scanners cause thousands."""
+
+    _one: "FewRecords | None" = None
+
+    def __init__(self, per_minute: int = 10) -> None:
+        super().__init__()
+        self._per_minute = per_minute
+        self._minute = 0.0
+        self._passed = 0
+
+    @classmethod
+    def shared(cls) -> "FewRecords":
+        """Give the one filter that all of pynetdicom's loggers share."""
+        if cls._one is None:
+            cls._one = cls()
+        return cls._one
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Count a record, and say whether it may pass."""
+        now = time.monotonic()
+        if now - self._minute > 60:
+            self._minute, self._passed = now, 0
+        self._passed += 1
+        record.exc_info = None
+        return self._passed <= self._per_minute

@@ -1,0 +1,163 @@
+"""The C-STORE handler: make an object safe, register it, and tell its sender the truth."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import cast
+
+from pydicom.dataset import Dataset
+from pynetdicom import evt
+from sqlalchemy.orm import Session, sessionmaker
+
+from common.archive import Archive, sync_folder
+from common.database import storage_errors
+from common.errors import (
+    ClassMismatchError,
+    ConflictingInstanceError,
+    InvalidUidError,
+    MalformedInstanceError,
+    StorageUnavailableError,
+)
+from common.logs import get_logger
+from common.settings import Settings
+from common.states import SetAsideKind
+from dicom_listener.attributes import read_attributes, read_received_header
+from dicom_listener.clashes import Clash, Known, Received, kept_aside, set_aside
+from dicom_listener.connections import Acceptor
+from dicom_listener.reception import Reception
+from dicom_listener.registering import register
+from dicom_listener.routing import route
+from dicom_listener.statuses import ECHO_SUCCESS, StoreStatus, answer
+
+log = get_logger()
+
+
+class Receiver:
+    """Handle C-STORE and C-ECHO of all associations."""
+
+    def __init__(
+        self,
+        *,
+        archive: Archive,
+        sessions: sessionmaker[Session],
+        settings: Settings,
+        same_pixels: Callable[[Path, Path], bool],
+        ring: Callable[[int], None],
+    ) -> None:
+        """Take what the handler works with.
+
+        Args:
+            same_pixels: Says whether two files show the same pixels.
+            ring: Tells the worker of an analysis; must not wait.
+        """
+        self._archive = archive
+        self._sessions = sessions
+        self._settings = settings
+        self._same_pixels = same_pixels
+        self._ring = ring
+
+    def handle_echo(self, event: evt.Event) -> int:
+        """Answer a C-ECHO."""
+        log.debug("echo_answered", source_ae_title=str(event.assoc.requestor.ae_title))
+        return ECHO_SUCCESS
+
+    def handle_store(self, event: evt.Event) -> int | Dataset:
+        """Answer Success only once the object is synced under its final name and committed."""
+        association = cast(Acceptor, event.assoc)
+        reception = cast(Reception | None, event.request._dataset_file)
+        address = str(association.requestor.address)
+        if reception is None:
+            return answer(StoreStatus.CANNOT_UNDERSTAND, "no data set")
+        logged = log.bind(
+            sop_instance_uid=reception.announced.sop_instance_uid[:64],
+            source_ae_title=reception.announced.source_ae_title,
+            source_address=address,
+        )
+        try:
+            what = self.accept(reception, address)
+        except InvalidUidError as error:
+            status, reason = StoreStatus.INVALID_UID, str(error)
+        except ClassMismatchError as error:
+            status, reason = StoreStatus.CLASS_MISMATCH, str(error)
+        except MalformedInstanceError as error:
+            status, reason = StoreStatus.CANNOT_UNDERSTAND, str(error)
+        except ConflictingInstanceError as error:
+            status, reason = StoreStatus.CONFLICT, str(error)
+        except StorageUnavailableError as error:  # disk full, database away: may be sent again
+            logged.error("instance_not_stored", reason=str(error))
+            return answer(StoreStatus.OUT_OF_RESOURCES, "out of disk or database; send again later")
+        except Exception:  # the boundary: a sender must get a status
+            logged.exception("instance_not_stored")
+            return answer(StoreStatus.PROCESSING_FAILURE, "defect of the listener; see its log")
+        else:
+            logged.info(what)
+            return answer(StoreStatus.SUCCESS)
+        finally:
+            association.provider.done_with(reception)
+        logged.warning("instance_refused", reason=reason, status=f"0x{status:04X}")
+        return answer(status, reason)
+
+    def accept(self, reception: Reception, address: str) -> str:
+        """Make a complete object safe and register it. Returns the event to log.
+
+        Raises:
+            MalformedInstanceError: the data set cannot be understood.
+            InvalidUidError: it has a UID that is none.
+            ClassMismatchError: it is not what was announced.
+            ConflictingInstanceError: it contradicts what is stored, and was set aside.
+            StorageUnavailableError: disk or database refused; nothing was stored.
+        """
+        announced = reception.announced
+        sha256 = reception.finish()
+        try:
+            header = read_received_header(reception.path, announced)
+            size_bytes = reception.path.stat().st_size
+        except OSError as error:
+            raise StorageUnavailableError(f"archive: {error.strerror}") from error
+        attributes = read_attributes(header, announced, self._settings.zone)
+        received = Received(
+            attributes=attributes,
+            pipeline=route(attributes.sop_class_uid, header),
+            transfer_syntax_uid=announced.transfer_syntax_uid,
+            path=self._make_safe(reception, sha256),
+            size_bytes=size_bytes,
+            sha256=sha256,
+            source_ae_title=announced.source_ae_title,
+            source_address=address,
+        )
+        with storage_errors(), self._sessions() as session:
+            found = register(session, received, self._settings)
+            if isinstance(found, Clash):
+                session.rollback()
+                return self._keep_aside(session, received, found)
+            session.commit()
+        if found is Known.REPEAT:
+            return "instance_repeated"
+        if found.queued_analysis_id is not None:
+            self._ring(found.queued_analysis_id)
+        return "instance_stored"
+
+    def _make_safe(self, reception: Reception, sha256: bytes) -> str:
+        """Put the file under its content's name, unless that content is there already."""
+        name = self._archive.object_name(sha256)
+        final = self._archive.path(name)
+        if not final.exists():
+            return self._archive.store(reception.path, sha256)
+        try:
+            sync_folder(final.parent)  # an earlier listener may have died before it did
+        except OSError as error:
+            raise StorageUnavailableError(f"archive: {error.strerror}") from error
+        return name
+
+    def _keep_aside(self, session: Session, received: Received, clash: Clash) -> str:
+        """Record an object that contradicts the ledger; only equal pixels are no conflict."""
+        kind = kept_aside(session, received) or clash.kind
+        if kind is None:
+            session.rollback()  # the comparison takes a while: hold no connection for it
+            first = self._archive.path(clash.other_path or "")
+            equal = self._same_pixels(first, self._archive.path(received.path))
+            kind = SetAsideKind.REVISION if equal else SetAsideKind.PIXELS_DIFFER
+        set_aside(session, received, kind)
+        session.commit()
+        if kind is SetAsideKind.REVISION:
+            return "instance_revised"
+        raise ConflictingInstanceError(f"kept aside: {kind.value.replace('_', ' ')}")

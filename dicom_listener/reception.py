@@ -1,0 +1,223 @@
+"""One object on its way in: a private file that is written and hashed as the bytes arrive."""
+
+import fcntl
+import hashlib
+import os
+import secrets
+import struct
+from pathlib import Path
+from typing import BinaryIO
+
+from common.archive import Archive
+from common.errors import StorageUnavailableError
+from common.logs import get_logger
+
+IMPLEMENTATION_CLASS_UID = "2.25.165098811004870410477724109222706844623"
+IMPLEMENTATION_VERSION_NAME = "FIRSTREAD_0_1"
+_CHECK_SPACE_EVERY_BYTES = 64 << 20
+_BUFFER_BYTES = 1 << 17
+
+log = get_logger()
+
+
+class Reception:
+    """A Part 10 file being received. A disk that fails is remembered and told when asked.
+
+    The association goes on in that case: the rest of the object is read and dropped, so that its
+    sender gets a status and not a broken connection. Looks like the temporary file that pynetdicom
+    expects: ``write``, ``close``, ``name``, ``file.flush``.
+    """
+
+    def __init__(
+        self, path: Path, archive: Archive, reserve_bytes: int, announced: "Announced"
+    ) -> None:
+        self.path = path
+        self.announced = announced
+        self.size_bytes = 0  # of the data set
+        self._archive = archive
+        self._reserve_bytes = reserve_bytes
+        self._hash = hashlib.sha256()
+        self._failure: str | None = None
+        self._stream: BinaryIO | None = None
+        self._space_checked_at_bytes = 0
+        try:
+            self._require_space()
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            self._stream = os.fdopen(descriptor, "wb", buffering=_BUFFER_BYTES)
+            self._stream.write(announced.part10_head())
+        except OSError as error:
+            self._fail(error.strerror or "disk error")
+
+    @property
+    def name(self) -> str:
+        """The file's path; it is gone once the archive has taken it."""
+        return str(self.path)
+
+    @property
+    def file(self) -> "Reception":
+        """Itself: pynetdicom flushes the ``file`` of a temporary file."""
+        return self
+
+    def flush(self) -> None:
+        """Do nothing after each fragment; ``finish`` flushes once."""
+
+    def write(self, data: bytes) -> int:
+        """Append a fragment of the data set."""
+        self.size_bytes += len(data)
+        if self._stream is not None:
+            try:
+                if self.size_bytes - self._space_checked_at_bytes > _CHECK_SPACE_EVERY_BYTES:
+                    self._require_space()
+                self._stream.write(data)
+                self._hash.update(data)
+            except (OSError, ValueError) as error:  # ValueError: closed by an aborting association
+                self._fail(getattr(error, "strerror", None) or "closed")
+        return len(data)
+
+    def finish(self) -> bytes:
+        """Flush the complete file and give the SHA-256 of its data set.
+
+        Raises:
+            StorageUnavailableError: the disk refused, or is down to its reserve.
+        """
+        if self._stream is not None:
+            try:
+                self._stream.flush()
+            except OSError as error:
+                self._fail(error.strerror or "disk error")
+        if self._failure is not None:
+            raise StorageUnavailableError(f"archive: {self._failure}")
+        return self._hash.digest()
+
+    def close(self) -> None:
+        """Close the file, wherever it lies by now. Safe to repeat."""
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            try:
+                stream.close()
+            except OSError as error:
+                self._failure = self._failure or error.strerror or "disk error"
+
+    def discard(self) -> None:
+        """Remove the file, unless the archive has taken it. Safe to repeat."""
+        self.close()
+        self.path.unlink(missing_ok=True)
+
+    def _fail(self, reason: str) -> None:
+        self._failure = self._failure or reason
+        self.discard()
+
+    def _require_space(self) -> None:
+        self._space_checked_at_bytes = self.size_bytes
+        if self._archive.free_bytes() < self._reserve_bytes:
+            raise OSError(0, "less free space than the reserve")
+
+
+class Announced:
+    """What the command and its presentation context say of the object."""
+
+    def __init__(
+        self,
+        sop_class_uid: str,
+        sop_instance_uid: str,
+        context_class_uid: str,
+        syntax: str,
+        ae: str,
+    ) -> None:
+        self.sop_class_uid = sop_class_uid
+        self.sop_instance_uid = sop_instance_uid
+        self.context_class_uid = context_class_uid
+        self.transfer_syntax_uid = syntax
+        self.source_ae_title = ae
+
+    def part10_head(self) -> bytes:
+        """Write preamble and file meta information. Source: PS3.10 section 7.1."""
+        elements = b"".join(
+            (
+                struct.pack("<HH2sHI", 2, 0x0001, b"OB", 0, 2) + b"\x00\x01",
+                _element(0x0002, b"UI", self.sop_class_uid),
+                _element(0x0003, b"UI", self.sop_instance_uid),
+                _element(0x0010, b"UI", self.transfer_syntax_uid),
+                _element(0x0012, b"UI", IMPLEMENTATION_CLASS_UID),
+                _element(0x0013, b"SH", IMPLEMENTATION_VERSION_NAME),
+                _element(0x0016, b"AE", self.source_ae_title),
+            )
+        )
+        length = struct.pack("<HH2sHI", 2, 0x0000, b"UL", 4, len(elements))
+        return bytes(128) + b"DICM" + length + elements
+
+
+class Spool:
+    """This process's own folder of half-received objects, below the archive's ``incoming``.
+
+    Several listeners may share an archive: each holds a lock on its folder for as long as it
+    lives, and at start removes those that nobody holds any more.
+    """
+
+    def __init__(self, archive: Archive, reserve_bytes: int) -> None:
+        """Clean up after the dead and take a folder.
+
+        Raises:
+            StorageUnavailableError: the archive cannot be written.
+        """
+        self._archive = archive
+        self._reserve_bytes = reserve_bytes
+        try:
+            self._remove_abandoned()
+            self.folder = archive.incoming / f"{os.getpid()}-{secrets.token_hex(4)}"
+            # Locked under a name that nobody cleans, then renamed: never seen without its lock.
+            making = archive.incoming / f".{self.folder.name}"
+            making.mkdir(mode=0o700)
+            self._lock = _lock_folder(making)
+            making.rename(self.folder)
+        except OSError as error:
+            raise StorageUnavailableError(f"archive: {error}") from error
+
+    def receive(self, announced: Announced) -> Reception:
+        """Start a file for one object. Never raises for the disk: ``finish`` does."""
+        path = self.folder / f"{secrets.token_hex(16)}.dcm"
+        return Reception(path, self._archive, self._reserve_bytes, announced)
+
+    def close(self) -> None:
+        """Give the folder back. Safe to repeat."""
+        if self._lock is not None:
+            _remove_folder(self.folder)
+            os.close(self._lock)
+            self._lock = None
+
+    def _remove_abandoned(self) -> None:
+        for folder in sorted(self._archive.incoming.iterdir()):
+            if not folder.is_dir() or folder.name.startswith("."):
+                continue
+            lock = _lock_folder(folder)
+            if lock is None:
+                continue  # another listener lives there
+            count = _remove_folder(folder)
+            os.close(lock)
+            log.info("incoming_cleaned", abandoned=count)
+
+
+def _lock_folder(folder: Path) -> int | None:
+    """Take the folder's lock, which ends with this process; None if somebody else has it."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def _remove_folder(folder: Path) -> int:
+    files = list(folder.iterdir())
+    for file in files:
+        file.unlink(missing_ok=True)
+    folder.rmdir()
+    return len(files)
+
+
+def _element(element: int, vr: bytes, text: str) -> bytes:
+    value = text.encode("ascii", "replace")
+    if len(value) % 2:
+        value += b"\x00" if vr == b"UI" else b" "
+    return struct.pack("<HH2sH", 2, element, vr, len(value)) + value

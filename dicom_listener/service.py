@@ -1,0 +1,133 @@
+"""The listener as a process: firstread listen."""
+
+import signal
+from functools import partial
+from threading import Event as Flag
+
+from pynetdicom import evt
+from sqlalchemy import inspect
+from sqlalchemy.exc import SQLAlchemyError
+
+from common.archive import Archive
+from common.database import durability_problems, make_engine, make_sessions
+from common.errors import ConfigurationError, StorageUnavailableError, UnreachableError
+from common.logs import configure_logs, get_logger
+from common.queue import make_celery, ring
+from common.settings import Settings
+from common.tables import Instance
+from dicom_listener.connections import AcceptorServer, Reach, quiet_pynetdicom
+from dicom_listener.peers import Admission
+from dicom_listener.pixel_comparison import same_pixels
+from dicom_listener.receiving import Receiver
+from dicom_listener.reception import Spool
+from dicom_listener.ringing import Ringer
+
+GRACE_S = 15.0
+
+log = get_logger()
+
+
+class Listener:
+    """Everything that listens, from the archive to the socket."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Check what the listener stands on, and bind.
+
+        Raises:
+            ConfigurationError: archive, database or address cannot be used as they are.
+            UnreachableError: the database does not answer.
+        """
+        quiet_pynetdicom()
+        archive = Archive(settings.archive_path)
+        self._engine = make_engine(
+            settings.database_address(), pool_size=settings.dicom_max_associations
+        )
+        try:
+            self._check_database()
+            archive.prepare()
+            self._spool = Spool(archive, settings.archive_reserve_bytes)
+        except StorageUnavailableError as error:
+            self._engine.dispose()
+            raise ConfigurationError(
+                f"{error}: check FIRSTREAD_ARCHIVE, {settings.archive_path}"
+            ) from error
+        except Exception:
+            self._engine.dispose()
+            raise
+        app = make_celery(settings.broker_address())
+        self._ringer = Ringer(lambda analysis_id, times: ring(app, analysis_id, times=times))
+        receiver = Receiver(
+            archive=archive,
+            sessions=make_sessions(self._engine),
+            settings=settings,
+            same_pixels=partial(
+                same_pixels,
+                deadline_s=settings.decode_deadline_s,
+                memory_bytes=settings.decode_memory_bytes,
+            ),
+            ring=self._ringer.ring,
+        )
+        try:
+            self._server = AcceptorServer(
+                Reach(settings, Admission(settings), self._spool.receive),
+                [(evt.EVT_C_STORE, receiver.handle_store), (evt.EVT_C_ECHO, receiver.handle_echo)],
+            )
+        except Exception:
+            self._spool.close()
+            self._engine.dispose()
+            raise
+
+    def start(self) -> None:
+        """Accept associations from now on."""
+        self._ringer.start()
+        self._server.start()
+
+    def stop(self, grace_s: float = GRACE_S) -> None:
+        """Accept nothing new, let the objects under way end within the time, and let go."""
+        ended = self._server.stop(grace_s)
+        self._ringer.stop()
+        self._spool.close()
+        self._engine.dispose()
+        log.info("listener_stopped", in_time=ended, rings_dropped=self._ringer.dropped)
+
+    def _check_database(self) -> None:
+        try:
+            with self._engine.connect() as connection:
+                is_migrated = inspect(connection).has_table(Instance.__tablename__)
+            with make_sessions(self._engine)() as session:
+                problems = durability_problems(session)
+        except SQLAlchemyError as error:
+            raise UnreachableError(
+                "The database does not answer: check FIRSTREAD_DATABASE_URL, or run firstread up "
+                f"({type(error).__name__})"
+            ) from error
+        if not is_migrated:
+            raise ConfigurationError("The database has no tables: run firstread migrate")
+        if problems:
+            raise ConfigurationError(
+                "The database may lose what it has acknowledged: " + "; ".join(problems)
+            )
+
+
+def serve(settings: Settings) -> None:
+    """Listen until SIGTERM or SIGINT, then end what is under way.
+
+    Raises:
+        ConfigurationError: archive, database or address cannot be used as they are.
+        UnreachableError: the database does not answer.
+    """
+    configure_logs("listener", settings.log_level)
+    stopping = Flag()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
+    listener = Listener(settings)
+    listener.start()
+    log.info(
+        "listener_started",
+        ae_title=settings.ae_title,
+        host=settings.dicom_host,
+        port=settings.dicom_port,
+        peers=len(settings.dicom_peers),
+    )
+    stopping.wait()
+    listener.stop()
