@@ -79,7 +79,8 @@ def _spread(
 
 
 def _colour(heat: NDArray[np.float32]) -> NDArray[np.float32]:
-    steps = np.rint(heat * 255).astype(np.uint8)
+    # The darkest third of the map would darken lung, and so look like a finding of its own.
+    steps = np.rint(85 + heat * 170).astype(np.uint8)
     return cv2.applyColorMap(steps, cv2.COLORMAP_INFERNO).astype(np.float32)
 
 

@@ -38,7 +38,7 @@ from common.pixels.header import PARSER_ERRORS, numbers, read_elements, text, tr
 DEFAULT_MAX_PIXELS = 64_000_000
 
 # imagecodecs, not pydicom's plugins: it decodes each of these, 12-bit and progressive JPEG among
-# them, leaves the GIL free, and is the faster (docs/decisions/0004-decoders.md has the times).
+# them, leaves the GIL free, and is the faster (docs/decisions/0005-decoders.md has the times).
 _JPEG_PROGRESSIONS = ("1.2.840.10008.1.2.4.53", "1.2.840.10008.1.2.4.55")  # retired, still met
 _CODESTREAM_DECODERS: dict[str, Callable[[bytes], NDArray[Any]]] = {
     **dict.fromkeys((JPEGBaseline8Bit, JPEGExtended12Bit), imagecodecs.jpeg_decode),
