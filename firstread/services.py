@@ -16,7 +16,7 @@ START_S = 120  # a cold disk reads torch slowly
 
 def service_children(settings: Settings, environment: Mapping[str, str]) -> list[Child]:
     """Describe listener, worker, beat and dashboard, in the order in which they start."""
-    stop_s = {"listen": 15, "work": 45, "beat": 10, "dashboard": 5}
+    stop_s = {"listen": 20, "work": 45, "beat": 10, "dashboard": 5}
     return [
         Child(
             name=SERVICE_NAMES[command],

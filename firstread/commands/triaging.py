@@ -14,9 +14,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def triage(
-    paths: Annotated[
-        list[Path], typer.Argument(help="DICOM, PNG or JPEG files, or folders")
-    ],
+    paths: Annotated[list[Path], typer.Argument(help="DICOM, PNG or JPEG files, or folders")],
     as_json: Annotated[
         bool, typer.Option("--json", help="One JSON object per line and per image")
     ] = False,
@@ -32,7 +30,5 @@ def triage(
     from model.bundles import SHIPPED, find_bundles
 
     bundles = find_bundles(SHIPPED)
-    status = run(
-        paths, bundles=bundles, json=as_json, heatmaps=heatmaps, settings=get_settings()
-    )
+    status = run(paths, bundles=bundles, json=as_json, heatmaps=heatmaps, settings=get_settings())
     raise typer.Exit(status)
