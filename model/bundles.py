@@ -100,9 +100,7 @@ class Bundle(BaseModel):
         """Name what keeps the bundle from being complete; empty if nothing does."""
         names = {point.name for point in self.operating_points}
         held_out = [row for row in self.metrics.evaluations if row.held_out]
-        enough = any(
-            min(row.abnormal, row.not_abnormal) >= EVALUATED_PER_CLASS for row in held_out
-        )
+        enough = any(min(row.abnormal, row.not_abnormal) >= EVALUATED_PER_CLASS for row in held_out)
         parts = {
             "head": any(name.startswith(HEAD_PREFIX) for name in tensor_names(self.weights)),
             "calibrator": self.calibrator is not None,

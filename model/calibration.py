@@ -60,8 +60,10 @@ def fit_calibrator(
     """
     x = np.asarray(scores, dtype=np.float64)
     y = np.asarray(labels, dtype=np.float64)
-    losses = {with_intercept: _validated(x, y, with_intercept, folds, seed)
-              for with_intercept in (False, True)}
+    losses = {
+        with_intercept: _validated(x, y, with_intercept, folds, seed)
+        for with_intercept in (False, True)
+    }
     with_intercept = min(losses, key=lambda key: losses[key])
     line = _fit(x, y, with_intercept)
     return Calibrator(

@@ -35,7 +35,7 @@ class InsightOutput(NamedTuple):
 class ChannelLayerNorm(nn.LayerNorm):
     """LayerNorm over the channels of each place of a (B, C, h, w) map."""
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002  the name that torch gave it
+    def forward(self, input: Tensor) -> Tensor:
         return super().forward(input.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
@@ -103,7 +103,9 @@ class InsightHead(nn.Module):
         detection, context = self.logits(spatial)
         heatmap = detection.sigmoid() * (1.0 - context.sigmoid())  # d * (1 - c)
         b, k, h, w = heatmap.shape
-        pooled = heatmap.transpose(0, 1).reshape(1, k, b * h * w) if self.bag else heatmap.flatten(2)
+        pooled = heatmap.flatten(2)  # (B, K, h * w)
+        if self.bag:
+            pooled = heatmap.transpose(0, 1).reshape(1, k, b * h * w)
         if self.otsu:
             threshold = otsu_threshold(pooled.detach())  # (B or 1, K)
             pooled = pooled * (pooled > threshold[..., None])

@@ -69,9 +69,7 @@ def proportion(successes: int, n: int) -> Proportion:
     return Proportion(value=successes / n, lower_bound=lower_bound(successes, n), n=n)
 
 
-def threshold_for_sensitivity(
-    probabilities: ArrayLike, labels: ArrayLike, wanted: float
-) -> float:
+def threshold_for_sensitivity(probabilities: ArrayLike, labels: ArrayLike, wanted: float) -> float:
     """Find the greatest threshold at which the sensitivity is at least ``wanted``.
 
     It lies half way to the next lower probability, so that rounding moves no case over it.

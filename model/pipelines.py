@@ -36,7 +36,8 @@ class LoadedPipeline:
     def __init__(self, bundle: Bundle, network: TriageNetwork, device: torch.device) -> None:
         self.bundle = bundle
         self.device = device
-        self._network = network.to(device=device, memory_format=torch.channels_last).eval()
+        network = network.to(device).eval()
+        self._network = network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
     def predict(self, images: NDArray[np.float32]) -> list[Prediction]:
         """Predict prepared images, float32 (B, S, S), in order.

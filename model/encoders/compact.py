@@ -61,7 +61,7 @@ class CompactEncoder(nn.Module):
         """Encode a batch; see the class for shapes."""
         x = self.davit.stem(images)
         spatial = x
-        for number, stage in enumerate(self.davit.stages):
+        for number, stage in enumerate(self.davit.stages.children()):
             x = stage(x)
             if number == self._spatial_stage:
                 spatial = x

@@ -1,1 +1,1 @@
-"""Training that one can read: cases, sampling, augmentation, one loop, and the bundle at its end."""
+"""Training that one can read: cases, sampling, augmentation, one loop, a bundle at its end."""

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+
+from common.pixels import read_image_file
 
 FINDINGS = (
     "Atelectasis",
@@ -109,5 +110,4 @@ def fingerprint(cases: list[Case]) -> str:
 
 def read_case(case: Case) -> NDArray[np.float32]:
     """Read the image of a case: float32 (H, W) in [0, 1]."""
-    with Image.open(case.path) as image:
-        return np.asarray(image.convert("L"), dtype=np.float32) / 255
+    return read_image_file(case.path)

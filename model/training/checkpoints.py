@@ -32,9 +32,7 @@ def write_checkpoint(
     (folder / PROGRESS).write_text(json.dumps(vars(progress)))
 
 
-def read_checkpoint(
-    folder: Path, models: dict[str, nn.Module], optimizer: Optimizer
-) -> Progress:
+def read_checkpoint(folder: Path, models: dict[str, nn.Module], optimizer: Optimizer) -> Progress:
     """Load what ``write_checkpoint`` wrote; a fresh ``Progress`` if there is nothing yet."""
     if not (folder / PROGRESS).exists():
         return Progress()

@@ -22,8 +22,8 @@ from model.training.radiographs import Radiographs, load_images
 from model.training.run_record import write_run_record
 
 ENCODER = CompactSpec()
-STAGES = (Stage(size_px=96, samples=32_000), Stage(size_px=128, samples=24_000))
-LAST_STAGE = Stage(size_px=192, samples=12_000)
+STAGES = (Stage(size_px=96, samples=32_000), Stage(size_px=128, samples=18_000))
+LAST_STAGE = Stage(size_px=192, samples=10_000)
 NEIGHBOURS_PX = 128
 
 

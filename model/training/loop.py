@@ -107,7 +107,7 @@ def train(
     trained = nn.ModuleList([network, findings_head])
     optimizer = torch.optim.AdamW(_decayed_apart(trained, config.weight_decay), betas=(0.9, 0.98))
     progress = read_checkpoint(folder, models, optimizer)
-    network.to(memory_format=torch.channels_last)
+    network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     network.train()
     started, losses = time.monotonic(), []
     first_sample = progress.samples
@@ -150,7 +150,8 @@ def _augmented(
     """Draw and augment the batch of this step; every random number follows from seed and step."""
     torch.manual_seed(config.seed * 1_000_003 + step)  # dropout and drop path
     generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
-    batch = training_set.draw(config.batch_size, size_px, np.random.default_rng([config.seed, step]))
+    chooser = np.random.default_rng([config.seed, step])
+    batch = training_set.draw(config.batch_size, size_px, chooser)
     images = (augment(batch.images, how, generator) - config.mean) / config.std
     return batch._replace(images=images)
 

@@ -32,7 +32,10 @@ def predict_images(
     std: float,
     batch_size: int = 32,
 ) -> Predicted:
-    """Predict images (N, S, S), stretched but not yet standardised; uint8 or float in [0, 1]."""
+    """Predict images (N, S, S), uint8 or float in [0, 1], standardised here.
+
+    Images that are standardised already come with mean 0 and std 1.
+    """
     scale = 255.0 if images.dtype == np.uint8 else 1.0
     parts: list[Predicted] = []
     was_training = network.training

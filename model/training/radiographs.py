@@ -6,14 +6,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from model.preprocessing import PreprocessingSpec, resize_and_stretch
+from model.preprocessing import PreprocessingSpec, prepare, resize_and_stretch
 from model.training.cases import FINDINGS, Case, read_case
 from model.training.loop import Batch
 from model.training.sampling import sampling_probabilities
 
 
 class Radiographs:
-    """Cases drawn by their sampling probabilities; images as the encoder's preprocessing has them."""
+    """Cases drawn by their sampling probabilities, resized and stretched as the encoder needs."""
 
     findings = len(FINDINGS)
 
@@ -39,6 +39,11 @@ def load_images(cases: list[Case], size_px: int) -> NDArray[np.uint8]:
     for row, case in enumerate(cases):
         images[row] = np.rint(resize_and_stretch(read_case(case), spec) * 255)
     return images
+
+
+def load_prepared(cases: list[Case], spec: PreprocessingSpec) -> NDArray[np.float32]:
+    """Read all cases exactly as the worker would: prepared, float32 (N, S, S)."""
+    return np.stack([prepare(read_case(case), spec).pixels for case in cases])
 
 
 def _finding_row(case: Case) -> NDArray[np.float32]:

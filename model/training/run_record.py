@@ -16,7 +16,13 @@ PACKAGES = ("torch", "timm", "numpy", "opencv-python-headless", "safetensors")
 def write_run_record(
     folder: Path, config: BaseModel, data: dict[str, object], name: str = RECORD
 ) -> dict[str, object]:
-    """Write and return the record of a run; ``data`` says what it was trained on."""
+    """Write and return the record of a run; ``data`` says what it was trained on.
+
+    A run that is resumed keeps the records of its earlier starts under ``earlier_starts``: the
+    choices may have been changed in between.
+    """
+    path = folder / name
+    earlier = json.loads(path.read_text()) if path.exists() else None
     record: dict[str, object] = {
         "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "config": config.model_dump(mode="json"),
@@ -26,8 +32,10 @@ def write_run_record(
         "machine": platform.machine(),
         "versions": {package: version(package) for package in PACKAGES},
     }
+    if earlier is not None:
+        record["earlier_starts"] = [*earlier.pop("earlier_starts", []), earlier]
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / name).write_text(json.dumps(record, indent=2) + "\n")
+    path.write_text(json.dumps(record, indent=2) + "\n")
     return record
 
 

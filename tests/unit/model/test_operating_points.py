@@ -1,0 +1,53 @@
+"""Operating points: thresholds that keep their promise, and bounds as printed in tables."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import beta
+
+from model.operating_points import lower_bound, operating_point, threshold_for_sensitivity
+
+
+@pytest.mark.parametrize(("successes", "n"), [(1, 10), (9, 10), (10, 10), (72, 80), (199, 200)])
+def test_the_lower_bound_is_clopper_and_pearsons(successes: int, n: int) -> None:
+    expected = beta.ppf(0.05, successes, n - successes + 1)
+
+    assert lower_bound(successes, n) == pytest.approx(expected, abs=1e-9)
+
+
+def test_no_success_bounds_nothing() -> None:
+    assert lower_bound(0, 10) == 0.0
+
+
+@given(
+    probabilities=st.lists(st.floats(0.01, 0.99), min_size=4, max_size=60),
+    wanted=st.floats(0.05, 1.0),
+    seed=st.integers(0, 1000),
+)
+def test_the_threshold_gives_the_wanted_sensitivity_and_the_next_higher_does_not(
+    probabilities: list[float], wanted: float, seed: int
+) -> None:
+    p = np.array(probabilities)
+    labels = np.random.default_rng(seed).random(len(p)) < 0.5
+    labels[:2] = (True, False)
+
+    threshold = threshold_for_sensitivity(p, labels, wanted)
+    point = operating_point("one", threshold, p, labels, "made up")
+
+    assert point.sensitivity.value >= wanted - 1e-9
+    higher = p[labels & (p >= threshold)].min()
+    assert (p[labels] > higher).mean() < wanted
+
+
+def test_an_operating_point_counts_each_class_apart() -> None:
+    point = operating_point("one", 0.5, [0.1, 0.6, 0.7, 0.2, 0.9], [0, 0, 1, 1, 1], "made up")
+
+    assert (point.sensitivity.value, point.sensitivity.n) == (pytest.approx(2 / 3), 3)
+    assert (point.specificity.value, point.specificity.n) == (0.5, 2)
+    assert point.flag_rate == pytest.approx(3 / 5)
+
+
+def test_a_sensitivity_without_abnormal_cases_is_refused() -> None:
+    with pytest.raises(ValueError, match="abnormal"):
+        threshold_for_sensitivity([0.1, 0.2], [0, 0], 0.9)
