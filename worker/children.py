@@ -111,8 +111,10 @@ class Child:
         pipe = self._wait_until_ready()
         try:
             pipe.send((job, args, deadline_s))
-            answered = pipe.poll(deadline_s)
-            kind, value = pipe.recv() if answered else ("late", None)
+            kind: str = "late"
+            value: Any = None
+            if pipe.poll(deadline_s):
+                kind, value = pipe.recv()
         except (EOFError, OSError) as error:
             raise ChildDeathError(f"the process died: {self._bury()}") from error
         except BaseException:  # what was sent stays unread in the pipe: this child is spoilt
@@ -179,7 +181,7 @@ def _live(pipe: Connection, upbringing: Upbringing) -> None:
     if upbringing.one_thread:
         os.environ.update(dict.fromkeys(ONE_THREAD, "1"))
     if upbringing.memory_bytes is not None:
-        resource.setrlimit(resource.RLIMIT_AS, (upbringing.memory_bytes,) * 2)
+        resource.setrlimit(resource.RLIMIT_AS, (upbringing.memory_bytes, upbringing.memory_bytes))
     for module in upbringing.modules:
         importlib.import_module(module)
     pipe.send(("ready", time.monotonic()))

@@ -75,6 +75,7 @@ class Decoder:
         self._examine = examine
         self._deadline_s = settings.decode_deadline_s
         self._max_pixels = settings.max_pixels
+        modules = (*modules, examine.__module__)  # the first object shall find everything imported
         upbringing = Upbringing(modules, memory_bytes=settings.decode_memory_bytes)
         self._idle = [
             Child(f"decoder-{number}", upbringing) for number in range(settings.decode_processes)
@@ -111,16 +112,16 @@ class Decoder:
                 self._max_pixels,
                 deadline_s=self._deadline_s,
             )
-        except ChildDeadlineError as error:
-            raise DecodeTimeoutError(f"decoding gave {error}") from error
-        except ChildDeathError as error:
+        except (ChildDeathError, ChildStartError) as error:
             if self._stopped:
                 raise CancelledError from error
+            if isinstance(error, ChildStartError):
+                raise StorageUnavailableError(str(error)) from error
             raise DecodeCrashError(f"decoding crashed: {error}") from error
         except ChildMemoryError as error:
             raise OversizedImageError(f"decoding: {error}") from error
-        except ChildStartError as error:
-            raise StorageUnavailableError(str(error)) from error
+        except ChildDeadlineError as error:
+            raise DecodeTimeoutError(f"decoding gave {error}") from error
         finally:
             self._give_back(child)
 

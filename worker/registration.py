@@ -48,7 +48,9 @@ def register_bundles(
 def register(session: Session, bundles: Iterable["Bundle"], *, actor: str) -> list[ModelVersion]:
     """Register bundles already read; see ``register_bundles``."""
     session.execute(select(func.pg_advisory_xact_lock(REGISTRATION_LOCK)))
-    newest_first = sorted(bundles, key=lambda item: item.version, reverse=True)
+    newest_first = sorted(
+        bundles, key=lambda item: [int(part) for part in item.version.split(".")], reverse=True
+    )
     known = set(session.scalars(select(ModelVersion.bundle_sha256)))
     versions = [_register(session, bundle, actor) for bundle in newest_first]
     for version in versions:

@@ -1,6 +1,8 @@
 """The two processes of this folder: ``firstread work`` and ``firstread beat``."""
 
 import os
+import warnings
+from collections.abc import Callable
 from functools import partial
 from threading import Event, Thread
 from typing import Any
@@ -144,13 +146,15 @@ def work(settings: Settings, **parts: Any) -> int:  # noqa: ANN401 - see Service
     service = Service(settings, **parts)
     app = make_analyse_app(settings.broker_address(), service.analyst.serve)
 
-    def heard(**_: object) -> None:
-        service.begin_to_stop()
-
-    signals.worker_shutting_down.connect(heard)
     service.start()
     log.info("worker_started", worker=worker_name(), threads=settings.worker_threads)
-    status = _consume(app, ANALYSE_QUEUE, pool="threads", concurrency=settings.worker_threads)
+    status = _consume(
+        app,
+        ANALYSE_QUEUE,
+        pool="threads",
+        concurrency=settings.worker_threads,
+        told_to_stop=service.begin_to_stop,
+    )
     service.stop()
     log.info("worker_stopped", status=status)
     return 1 if service.device_lost else status
@@ -192,8 +196,28 @@ def beat(settings: Settings) -> int:
     return status
 
 
-def _consume(app: Celery, queue: str, *, pool: str, concurrency: int) -> int:
-    """Run a Celery worker in this process until a signal ends it; gives its exit status."""
+def _consume(
+    app: Celery,
+    queue: str,
+    *,
+    pool: str,
+    concurrency: int,
+    told_to_stop: Callable[[], None] = lambda: None,
+) -> int:
+    """Run a Celery worker in this process until a signal ends it.
+
+    Returns:
+        0 if a signal asked for it, whichever it was; else Celery's own exit status.
+    """
+    asked = Event()
+
+    def heed(**_: object) -> None:
+        asked.set()
+        told_to_stop()
+
+    signals.worker_shutting_down.connect(heed)
+    # Celery warns of running as root for pickle's sake; messages here are JSON.
+    warnings.filterwarnings("ignore", message="You're running the worker with superuser")
     worker = app.Worker(
         pool=pool,
         concurrency=concurrency,
@@ -206,7 +230,7 @@ def _consume(app: Celery, queue: str, *, pool: str, concurrency: int) -> int:
         without_heartbeat=True,
     )
     worker.start()
-    return int(worker.exitcode or 0)
+    return 0 if asked.is_set() else int(worker.exitcode or 0)
 
 
 def _load_on(load: Load, device: str, bundle: Any) -> Any:  # noqa: ANN401 - Bundle, Pipeline
