@@ -12,6 +12,7 @@ CANNOT_UNDERSTAND = 0xC000
 CONFLICTING_INSTANCE = 0xC001
 INVALID_INSTANCE = 0x0117
 CLASS_MISMATCH = 0xA900
+NO_PIPELINE = "no pipeline"
 
 
 class Case(StrEnum):
@@ -59,7 +60,7 @@ def _refused(status: int) -> Fate:
     return Fate(status, registered=False)
 
 
-def _not_eligible(reason: str = "") -> Fate:
+def _not_eligible(reason: str) -> Fate:
     return Fate(state=AnalysisState.NOT_ELIGIBLE, reason=reason)
 
 
@@ -70,8 +71,8 @@ FATES = {
     Case.CHILD: _not_eligible(Refusal.UNDER_AGE),
     Case.FOR_PROCESSING: _not_eligible(Refusal.FOR_PROCESSING),
     Case.SECONDARY_CAPTURE: _not_eligible(Refusal.SECONDARY_CAPTURE),
-    Case.CT_SLICE: _not_eligible(),
-    Case.REPORT: _not_eligible(),
+    Case.CT_SLICE: _not_eligible(NO_PIPELINE),
+    Case.REPORT: _not_eligible(NO_PIPELINE),
     Case.SHORT_PIXELS: Fate(state=AnalysisState.FAILED),
     Case.GARBLED_PIXELS: Fate(state=AnalysisState.FAILED),
     Case.CUT_STREAM: Fate(state=AnalysisState.FAILED),

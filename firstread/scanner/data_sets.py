@@ -8,6 +8,7 @@ import numpy as np
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.sequence import Sequence
 from pydicom.uid import (
+    PYDICOM_IMPLEMENTATION_UID,
     UID,
     ComputedRadiographyImageStorage,
     CTImageStorage,
@@ -65,7 +66,7 @@ class StudyIdentity:
 
 
 def start_data_set(identity: StudyIdentity, sop_class: UID, series: int, modality: str) -> Dataset:
-    """Start an object with patient, study, order, series and equipment, and the simulator's tag."""
+    """Start an object of any class: patient, study, order, series, equipment."""
     plan, patient, acquired_at = identity.plan, identity.patient, identity.acquired_at
     taken_at = acquired_at + timedelta(seconds=41 * (series - 1))
     dataset = Dataset()
@@ -97,9 +98,11 @@ def start_data_set(identity: StudyIdentity, sop_class: UID, series: int, modalit
         dataset.RequestedProcedurePriority = plan.order.requested_procedure_priority
     if plan.order.study_priority_id:
         dataset.StudyPriorityID = plan.order.study_priority_id
-    block = dataset.private_block(PHANTOM_GROUP, PHANTOM_CREATOR, create=True)
-    block.add_new(PHANTOM_ELEMENT, "LO", PHANTOM_VALUE)
+    dataset.preamble = b"\0" * 128
     dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.FileMetaInformationGroupLength = 0  # counted when it is written
+    dataset.file_meta.FileMetaInformationVersion = b"\0\1"
+    dataset.file_meta.ImplementationClassUID = PYDICOM_IMPLEMENTATION_UID
     dataset.file_meta.MediaStorageSOPClassUID = sop_class
     dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
     dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
@@ -115,7 +118,7 @@ def start_radiograph(
     body_part: str = "CHEST",
     sop_class: UID | None = None,
 ) -> Dataset:
-    """Start a CR, DX or other radiograph; its pixels and their module are still to come.
+    """Start a CR, DX or other radiograph with the simulator's tag; its pixels are still to come.
 
     Args:
         identity: of the study.
@@ -128,6 +131,8 @@ def start_radiograph(
     kind = sop_class or {"CR": CR, "DX": DX}[identity.plan.sop_class]
     modality = "DX" if kind in (DX, DigitalXRayImageStorageForProcessing) else "CR"
     dataset = start_data_set(identity, kind, series, modality)
+    block = dataset.private_block(PHANTOM_GROUP, PHANTOM_CREATOR, create=True)
+    block.add_new(PHANTOM_ELEMENT, "LO", PHANTOM_VALUE)
     dataset.ImageType = ["ORIGINAL", "PRIMARY"]
     dataset.StudyDescription = f"SIMULATED {body_part.lower()} radiograph"
     dataset.BodyPartExamined = body_part

@@ -79,6 +79,8 @@ def wrap_picture(path: Path, folder: Path, claims: Claims) -> Path:
         dataset.BodyPartExamined = claims.body_part_examined
     if claims.age_years is not None:
         dataset.PatientAge = f"{claims.age_years:03d}Y"
+    # the window of the full range: the picture is shown as it is, and nothing is stretched
+    dataset.WindowCenter, dataset.WindowWidth = "32768", "65536"
     dataset.file_meta = FileMetaDataset()
     set_pixels(dataset, quantise(image.astype(np.float64), _STORED), _STORED)
     wrapped = folder / f"{dataset.SOPInstanceUID}.dcm"

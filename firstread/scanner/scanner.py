@@ -11,6 +11,7 @@ from pydicom.uid import (
     BasicTextSRStorage,
     DigitalXRayImageStorageForProcessing,
     ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
     JPEGLosslessSV1,
     RLELossless,
     SecondaryCaptureImageStorage,
@@ -27,10 +28,11 @@ from firstread.scanner.patients import invent_patient
 from firstread.scanner.plans import StudyPlan
 from model.phantoms import generate_phantom
 
-# Broken streams need a syntax in which they can be broken; the rest use the plan's.
+# What is broken needs a syntax in which it can be broken; the rest use the plan's.
 _CASE_ENCODINGS = {
     Case.SHORT_PIXELS: Encoding(ExplicitVRLittleEndian, "MONOCHROME2", 12),
     Case.GARBLED_PIXELS: Encoding(RLELossless, "MONOCHROME2", 12),
+    Case.MALFORMED_UID: Encoding(ImplicitVRLittleEndian, "MONOCHROME1", 12),
     Case.CUT_STREAM: Encoding(JPEGLosslessSV1, "MONOCHROME2", 12),
 }
 # Phantoms are drawn far from the seeds that a model may have been trained on.
@@ -157,7 +159,8 @@ def _break(dataset: Dataset, case: Case, seed: int) -> None:
 def _write(dataset: Dataset, path: Path, case: Case) -> str:
     """Write a Part 10 file; return the SOP Instance UID that will be announced."""
     buffer = BytesIO()
-    dataset.save_as(buffer, enforce_file_format=True)
+    # not enforced, because that would mend the file meta that is wrong on purpose
+    dataset.save_as(buffer, enforce_file_format=False)
     encoded, uid = buffer.getvalue(), str(dataset.SOPInstanceUID)
     if case is Case.MALFORMED_UID:
         encoded, uid = breakage.malform_uid(encoded, UID(uid))

@@ -1,0 +1,1 @@
+"""Tests of the simulated scanner and its sender."""
