@@ -61,6 +61,13 @@ class BoundedSocket(AssociationSocket):
         Raises:
             OSError: nothing came for the time allowed, or the PDU is larger than any should be.
         """
+        try:
+            return self._read(nr_bytes)
+        except OSError:
+            cast(Acceptor, self.assoc).peer_left()
+            raise
+
+    def _read(self, nr_bytes: int) -> bytearray:
         if nr_bytes > self._max_bytes:
             raise OSError(f"a PDU of {nr_bytes} bytes, of at most {self._max_bytes}")
         connection = cast(socket.socket, self.socket)
@@ -96,7 +103,7 @@ class Acceptor(Association):
             self._reach.admission.release(self)
 
     def peer_left(self) -> None:
-        """End at once if the peer hung up before it asked for anything, as health checks do."""
+        """End at once if the peer never asked for anything, as health checks do not."""
         if self.requestor.primitive is None:
             self.dul.to_user_queue.put(cast(Any, None))
 

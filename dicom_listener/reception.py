@@ -181,7 +181,10 @@ class Spool:
     def close(self) -> None:
         """Give the folder back. Safe to repeat."""
         if self._lock is not None:
-            _remove_folder(self.folder)
+            try:
+                _remove_folder(self.folder)
+            except OSError as error:  # the next listener to start cleans up
+                log.warning("incoming_not_cleaned", reason=error.strerror)
             os.close(self._lock)
             self._lock = None
 

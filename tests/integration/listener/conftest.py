@@ -4,7 +4,6 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
@@ -65,15 +64,20 @@ def radiograph(**tags: object) -> Dataset:
 
 @contextmanager
 def association(
-    settings: Settings, classes: dict[str, list[str]], *, ae_title: str = "SCANNER", **kwargs: Any
+    settings: Settings,
+    classes: dict[str, list[str]],
+    *,
+    ae_title: str = "SCANNER",
+    called: str | None = None,
 ) -> Iterator[Association]:
     """Open an association that offers these classes and syntaxes."""
     sender = AE(ae_title=ae_title)
     sender.acse_timeout = sender.dimse_timeout = sender.network_timeout = 20
     for uid, syntaxes in classes.items():
         sender.add_requested_context(uid, syntaxes)
-    called = kwargs.pop("called", settings.ae_title)
-    opened = sender.associate("127.0.0.1", settings.dicom_port, ae_title=called, **kwargs)
+    opened = sender.associate(
+        "127.0.0.1", settings.dicom_port, ae_title=called or settings.ae_title
+    )
     try:
         yield opened
     finally:
@@ -86,10 +90,10 @@ def send(settings: Settings, *datasets: Dataset, ae_title: str = "SCANNER") -> l
     classes = {str(one.SOPClassUID): [str(ExplicitVRLittleEndian)] for one in datasets}
     with association(settings, classes, ae_title=ae_title) as opened:
         assert opened.is_established
-        return [_send_one(opened, dataset).Status for dataset in datasets]
+        return [send_one(opened, dataset).Status for dataset in datasets]
 
 
-def _send_one(opened: Association, dataset: Dataset) -> Dataset:
+def send_one(opened: Association, dataset: Dataset) -> Dataset:
     """Send what a caller holds in memory, with UIDs as they are, valid or not."""
     dataset = Dataset(dataset)
     dataset.file_meta = FileMetaDataset()
