@@ -30,7 +30,9 @@ from dicom_listener.streaming import StreamingProvider
 
 # A request to associate lists up to 128 classes with their syntaxes: this is ten times the largest.
 _MAX_NEGOTIATION_BYTES = 1 << 20
-_POLL_S = 0.2
+_ACCEPT_POLL_S = 0.2
+_NEGOTIATION_POLL_S = 0.0002
+_TRANSFER_POLL_S = 0.001
 
 log = get_logger()
 
@@ -93,6 +95,9 @@ class Acceptor(Association):
         self.provider = StreamingProvider(self, reach.receive)
         self.dimse = self.provider
         self.dul.daemon = True
+        # pynetdicom polls; until the association stands, its sender waits for each turn.
+        self.dul._run_loop_delay = _NEGOTIATION_POLL_S
+        self.bind(evt.EVT_ESTABLISHED, _poll_at_leisure)
 
     def run_reactor(self) -> None:
         """Serve the sender until it releases, aborts, falls silent or vanishes."""
@@ -106,6 +111,10 @@ class Acceptor(Association):
         """End at once if the peer never asked for anything, as health checks do not."""
         if self.requestor.primitive is None:
             self.dul.to_user_queue.put(cast(Any, None))
+
+
+def _poll_at_leisure(event: evt.Event) -> None:
+    event.assoc.dul._run_loop_delay = _TRANSFER_POLL_S
 
 
 class AcceptorHandler(RequestHandler):
@@ -128,7 +137,7 @@ class AcceptorHandler(RequestHandler):
         acceptor.address_info = self.local
         acceptor.implementation_class_uid = self.ae.implementation_class_uid
         acceptor.implementation_version_name = self.ae.implementation_version_name
-        acceptor.supported_contexts = deepcopy(self.server.contexts)  # shallow: SharedContexts
+        acceptor.supported_contexts = deepcopy(self.server.contexts)  # see SharedContexts
         association.requestor.address_info = self.remote
         for event, handler in self.server.event_handlers:
             association.bind(event, handler)
@@ -170,7 +179,10 @@ class AcceptorServer(AssociationServer):
                 "change FIRSTREAD_DICOM_HOST or FIRSTREAD_DICOM_PORT, or stop what listens there"
             ) from error
         self._thread = Thread(
-            target=self.serve_forever, kwargs={"poll_interval": _POLL_S}, name="accept", daemon=True
+            target=self.serve_forever,
+            kwargs={"poll_interval": _ACCEPT_POLL_S},
+            name="accept",
+            daemon=True,
         )
 
     def start(self) -> None:

@@ -1,6 +1,5 @@
 """What the listener accepts: every storage SOP class in every transfer syntax, and C-ECHO."""
 
-from copy import copy
 from functools import cache
 
 from pydicom._uid_dict import UID_dictionary
@@ -55,14 +54,14 @@ _NOT_ON_THE_NETWORK = (
 
 
 class SharedContexts(list[PresentationContext]):
-    """Contexts that negotiation reads and never changes, so each association shares their insides.
+    """Contexts that all associations share: an acceptor's negotiation reads and never changes them.
 
-    pynetdicom copies the server's contexts deeply for every association, 60 UIDs for each of 190
-    classes: a tenth of a second. This is the one place that makes it a shallow copy of each.
+    pynetdicom copies the server's contexts deeply for each association, 60 UIDs for each of 200
+    classes: a tenth of a second. This is the one place that makes it a copy of the list alone.
     """
 
     def __deepcopy__(self, _memo: dict[int, object]) -> "SharedContexts":
-        return SharedContexts(copy(context) for context in self)
+        return SharedContexts(self)
 
 
 @cache

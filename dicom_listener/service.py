@@ -1,5 +1,6 @@
 """The listener as a process: firstread listen."""
 
+import gc
 import signal
 from functools import partial
 from threading import Event as Flag
@@ -122,6 +123,7 @@ def serve(settings: Settings) -> None:
         signal.signal(number, lambda *_: stopping.set())
     listener = Listener(settings)
     listener.start()
+    gc.freeze()  # pynetdicom collects every 60 connections: let it look at those alone
     log.info(
         "listener_started",
         ae_title=settings.ae_title,
