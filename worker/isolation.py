@@ -2,7 +2,7 @@
 
 Rows that were at work when workers died come here. What dies here was alone, so its image is to
 blame; nowhere else may an image fail as a crasher. The process is warm before the image is
-opened, is kept while more suspects wait, and ends with the last of them.
+opened, serves the suspects that come soon after, and then ends.
 """
 
 import resource
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import CancelledError
 from datetime import UTC, datetime
 from pathlib import Path
-from threading import Lock
+from threading import Lock, Timer, current_thread
 from typing import TYPE_CHECKING, NamedTuple
 
 from common.errors import ImageError
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 LOAD_DEADLINE_S = 300.0
 PREDICT_DEADLINE_S = 60.0
+LINGER_S = 30.0
 
 Load = Callable[["Bundle", str], Pipeline]
 
@@ -66,8 +67,7 @@ class Isolation:
         self._deadline_s = settings.decode_deadline_s + PREDICT_DEADLINE_S
         self._child = Child("isolation", Upbringing(one_thread=False))
         self._turn = Lock()
-        self._count = Lock()
-        self._queued = 0
+        self._retirement: Timer | None = None
         self._stopped = False
 
     def analyse(self, path: Path, bundle: "Bundle", policy: "Policy", rendition: Path) -> Alone:
@@ -79,23 +79,25 @@ class Isolation:
             NotIsolatedError: it did so before it opened the object.
             ImageError, StorageUnavailableError: as in a decoder.
         """
-        with self._count:
-            self._queued += 1
-        try:
-            with self._turn:
+        with self._turn:
+            if self._retirement is not None:
+                self._retirement.cancel()
+            try:
                 return self._analyse(path, bundle, policy, rendition)
-        finally:
-            with self._count:
-                self._queued -= 1
-                last = not self._queued
-            if last:
-                with self._turn:
-                    self._child.kill()
+            finally:
+                self._retirement = Timer(LINGER_S, self._retire)
+                self._retirement.daemon = True
+                self._retirement.start()
 
     def stop(self) -> None:
         """Kill the child under its job; whoever waits for it gets CancelledError."""
         self._stopped = True
         self._child.interrupt()
+
+    def _retire(self) -> None:
+        with self._turn:
+            if self._retirement is current_thread():  # else a suspect came in the same instant
+                self._child.kill()
 
     def _analyse(self, path: Path, bundle: "Bundle", policy: "Policy", rendition: Path) -> Alone:
         if self._stopped:

@@ -29,9 +29,9 @@ def register_bundles(
 ) -> list[ModelVersion]:
     """Register the bundles in these folders, and bring up pipelines that have no live version.
 
-    The shipped bundles, if no folder is given. A complete bundle becomes live where its pipeline
-    has none; a pipeline that already has one is left to ``activate_version``. Safe to repeat and
-    to run twice at once; the caller commits.
+    A folder is a bundle or holds bundles; the shipped ones, if no folder is given. A complete
+    bundle becomes live where its pipeline has none; a pipeline that already has one is left to
+    ``activate_version``. Safe to repeat and to run twice at once; the caller commits.
 
     Returns:
         The versions newly registered.
@@ -39,9 +39,12 @@ def register_bundles(
     Raises:
         BundleError: a folder holds a damaged bundle.
     """
-    from model.bundles import SHIPPED, find_bundles
+    from model.bundles import DESCRIPTION, SHIPPED, find_bundles, read_bundle
 
-    bundles = find_bundles(*(folders if folders is not None else (SHIPPED,)))
+    bundles: list[Bundle] = []
+    for folder in folders if folders is not None else (SHIPPED,):
+        alone = (folder / DESCRIPTION).is_file()
+        bundles += [read_bundle(folder)] if alone else find_bundles(folder)
     return register(session, bundles, actor=actor)
 
 

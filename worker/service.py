@@ -9,11 +9,12 @@ from typing import Any
 
 from celery import Celery, signals
 from celery.worker import state as celery_state
+from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.orm import sessionmaker
 
 from common.archive import Archive
 from common.database import make_engine, make_sessions
-from common.errors import StorageUnavailableError, UnreachableError
+from common.errors import ConfigurationError, StorageUnavailableError, UnreachableError
 from common.logs import configure_logs, get_logger
 from common.queue import ANALYSE_QUEUE, UPKEEP_QUEUE
 from common.settings import Settings
@@ -83,10 +84,16 @@ class Service:
 
         Raises:
             UnreachableError: the database does not answer.
+            ConfigurationError: it was never migrated.
         """
         self.decoder.start()
         try:
             self.models.refresh()
+        except ProgrammingError as error:
+            self.stop()
+            raise ConfigurationError(
+                "The database has no tables: run `firstread migrate`"
+            ) from error
         except StorageUnavailableError as error:
             self.stop()
             raise UnreachableError(f"{error}; start Postgres, or run `firstread doctor`") from error

@@ -66,7 +66,6 @@ def test_an_image_that_the_pipeline_was_not_made_for_says_why(
     [
         ("unreadable", "cut off"),
         ("die", "decoding crashed: the process died: signal SIGSEGV"),
-        ("devour", "more memory needed"),
         (f"score {POISON}", "the model failed on this image"),
         ("defect", "defect: KeyError"),
     ],

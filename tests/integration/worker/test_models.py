@@ -84,6 +84,13 @@ def test_activation_retires_the_old_version_and_repoints_what_is_queued(
         assert event.detail["repointed"] == 1
 
 
+def test_a_single_bundles_folder_can_be_registered(sessions: Sessions, tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path / "one")
+    with sessions.begin() as session:
+        (version,) = register_bundles(session, [bundle.folder])
+        assert version.bundle_sha256 == bundle.sha256
+
+
 def test_an_incomplete_bundle_is_refused_and_told_what_it_lacks(
     sessions: Sessions, tmp_path: Path
 ) -> None:

@@ -126,7 +126,7 @@ def test_decoding_processes_hold_no_torch_and_one_thread(bundle: Bundle, tmp_pat
     decoder.stop()
     modules, threads = answer
     assert "model.examination" in modules
-    assert not {"torch", "timm", "celery"} & modules
+    assert not {"torch", "timm", "celery", "sqlalchemy"} & modules
     assert threads == {"cv2": 1}
 
 
