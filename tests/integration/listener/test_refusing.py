@@ -297,7 +297,7 @@ def test_what_an_aborted_association_left_is_removed(listen: Listen, tmp_path: P
         nonlocal sent_bytes
         sent_bytes += len(event.data)
         if sent_bytes > 1_000_000:
-            event.assoc.dul.socket.socket.shutdown(socket.SHUT_RDWR)
+            event.assoc.dul.socket.socket.shutdown(socket.SHUT_RDWR)  # pyright: ignore
 
     with association(settings, {dataset.SOPClassUID: [ExplicitVRLittleEndian]}) as opened:
         opened.bind(evt.EVT_DATA_SENT, vanish)
