@@ -1,6 +1,7 @@
 """The four services as child processes: their commands, and how one sees that they are ready."""
 
 import signal
+import socket
 import sys
 import urllib.error
 import urllib.request
@@ -52,13 +53,17 @@ def service_ready(name: str, settings: Settings, child: Child) -> bool:
 
 def echo(settings: Settings) -> bool:
     """Send the listener a C-ECHO over a real association."""
+    host = "127.0.0.1" if settings.dicom_host in ("0.0.0.0", "::") else settings.dicom_host  # noqa: S104
+    try:  # pynetdicom leaves a socket open for each refused connection
+        socket.create_connection((host, settings.dicom_port), timeout=5).close()
+    except OSError:
+        return False
     from pynetdicom import AE
     from pynetdicom.sop_class import Verification  # pyright: ignore[reportAttributeAccessIssue]
 
     ae = AE(ae_title="FIRSTREAD_UP")
     ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = ae.connection_timeout = 5
     ae.add_requested_context(Verification)
-    host = "127.0.0.1" if settings.dicom_host in ("0.0.0.0", "::") else settings.dicom_host  # noqa: S104
     association = ae.associate(host, settings.dicom_port, ae_title=settings.ae_title)
     if not association.is_established:
         return False

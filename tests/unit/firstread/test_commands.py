@@ -97,7 +97,7 @@ def test_the_doctor_works_before_anything_runs(tmp_path: Path) -> None:
 
 
 def test_the_dashboard_refuses_an_address_that_others_can_reach(tmp_path: Path) -> None:
-    result = run("dashboard", home=tmp_path, FIRSTREAD_DASHBOARD_HOST="0.0.0.0")
+    result = run("dashboard", home=tmp_path, FIRSTREAD_DASHBOARD_HOST="192.0.2.1")
     assert result.returncode == 2
     assert "FIRSTREAD_DASHBOARD_HOST" in result.stderr
 
