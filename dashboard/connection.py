@@ -23,6 +23,10 @@ def transaction() -> Iterator[Session]:
         yield session
 
 
-@st.cache_resource(show_spinner=False)
+def _close(sessions: sessionmaker[Session]) -> None:
+    sessions.kw["bind"].dispose()
+
+
+@st.cache_resource(show_spinner=False, on_release=_close)
 def _sessions(url: str) -> sessionmaker[Session]:
     return make_sessions(make_engine(url, statement_timeout_s=STATEMENT_TIMEOUT_S))

@@ -18,16 +18,15 @@ STUCK_AFTER = timedelta(minutes=2)  # work waits and no result came for longer
 REFRESH_S = 5
 
 
-def draw_masthead() -> Any:  # noqa: ANN401 - Streamlit's containers have no public type
-    """Draw it, and give the place for the status line."""
+def draw_masthead() -> None:
+    """Draw all but the status line, which a page's refreshing part puts into the gap."""
     with st.container(key="masthead", horizontal=True, vertical_alignment="center"):
         st.html('<div class="fr-mark">Firstread</div>', width="content")
         st.page_link(page("worklist"), label="Worklist")
         st.page_link(page("operations"), label="Operations")
-        status = st.container(width="stretch")
+        st.space("stretch")
         with st.container(key="reader", width="content"), st.popover(_reader(), width="content"):
             _name_form()
-    return status
 
 
 def draw_status(pulse: Pulse, key: str = "statusline") -> None:
@@ -37,23 +36,27 @@ def draw_status(pulse: Pulse, key: str = "statusline") -> None:
     counts = [("listed", f"{pulse.listed} to read", True)]
     if pulse.by_band.get(0):
         counts.append(("stat", f"{pulse.by_band[0]} STAT", True))
-    component(
+    line = component(
         "firstread_statusline",
         html='<div class="line" data-testid="statusline"></div>',
         css=asset("statusline.css"),
         js=asset("statusline.js"),
-    )(
-        key=key,
-        data={
-            "items": [{"name": n, "text": text, "strong": strong} for n, text, strong in counts],
-            "as_of": f"{pulse.as_of.astimezone(zone):%H:%M:%S}",
-            "as_of_ms": pulse.as_of.timestamp() * 1000,
-            "received_s": (pulse.as_of - received).total_seconds() if received else None,
-            "received_at": clock(received, pulse.as_of, zone),
-            "quiet_after_s": QUIET_AFTER.total_seconds(),
-            "result": result_words(pulse),
-        },
     )
+    with st.container(key="status"):  # laid over the masthead's gap by the style sheet
+        line(
+            key=key,
+            data={
+                "items": [
+                    {"name": n, "text": text, "strong": strong} for n, text, strong in counts
+                ],
+                "as_of": f"{pulse.as_of.astimezone(zone):%H:%M:%S}",
+                "as_of_ms": pulse.as_of.timestamp() * 1000,
+                "received_s": (pulse.as_of - received).total_seconds() if received else None,
+                "received_at": clock(received, pulse.as_of, zone),
+                "quiet_after_s": QUIET_AFTER.total_seconds(),
+                "result": result_words(pulse),
+            },
+        )
 
 
 def result_words(pulse: Pulse) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from typing import Any, NoReturn
 
 import streamlit as st
+from streamlit.errors import StreamlitAPIException
 
 _PAGES = "pages"
 
@@ -20,3 +21,11 @@ def page(name: str) -> Any:  # noqa: ANN401 - Streamlit's page has no public typ
 def open_study(study_instance_uid: str) -> NoReturn:
     """Go to a study's page."""
     st.switch_page(page("study"), query_params={"study": study_instance_uid})
+
+
+def redraw() -> NoReturn:
+    """Draw the refreshing part of a page again, or all of it if that is what is being drawn."""
+    try:
+        st.rerun(scope="fragment")
+    except StreamlitAPIException:  # Streamlit tells only so that a whole page is being drawn
+        st.rerun()

@@ -1,7 +1,6 @@
 """Operations: whether everything flows, what failed and why, and the switch of the AI ranking."""
 
 from datetime import datetime
-from typing import Any
 
 import streamlit as st
 
@@ -26,18 +25,18 @@ SET_ASIDE = {
 
 def show() -> None:
     """Draw the page."""
-    place = draw_masthead()
+    draw_masthead()
     with boundary():
         if st.session_state.get("viewed") != "operations":
             with transaction() as session:
                 audit(session, access.actor(), "operations_viewed")
             st.session_state["viewed"] = "operations"
-        _live(place)
+        _live()
     draw_keyboard({})
 
 
 @st.fragment(run_every=REFRESH_S)
-def _live(place: Any) -> None:  # noqa: ANN401 - a Streamlit container
+def _live() -> None:
     with boundary():
         with transaction() as session:
             beat = pulse(session)
@@ -48,8 +47,7 @@ def _live(place: Any) -> None:  # noqa: ANN401 - a Streamlit container
             set_aside = status.read_set_aside(session)
             models = status.read_models(session)
         note_read(beat.as_of)
-        with place:
-            draw_status(beat)
+        draw_status(beat)
         draw_ranking_banner(beat)
         _switch(beat)
         left, right = st.columns([55, 45], gap="large")

@@ -1,7 +1,5 @@
 """One study: its radiograph with heatmap, what the model says, and what the reader does."""
 
-from typing import Any
-
 import streamlit as st
 
 from common.archive import Archive
@@ -40,18 +38,18 @@ KEYS = {
 def show() -> None:
     """Draw the page of the study that the address names."""
     place = current_place()
-    status = draw_masthead()
+    draw_masthead()
     with boundary():
         uid = st.query_params.get("study") or place.selected
         if uid is None:
             note("No study was chosen. Choose one on the worklist.")
         else:
             place.selected = uid
-            _study(uid, place, status)
+            _study(uid, place)
     draw_keyboard(KEYS)
 
 
-def _study(uid: str, place: Place, status: Any) -> None:  # noqa: ANN401 - a Streamlit container
+def _study(uid: str, place: Place) -> None:
     with transaction() as session:
         record = read_study(session, uid)
         if record is None:
@@ -66,8 +64,8 @@ def _study(uid: str, place: Place, status: Any) -> None:  # noqa: ANN401 - a Str
     pictures, panel = st.columns([72, 28], gap="small")
     with pictures:
         _pictures(record)
-    with panel:
-        _live_panel(uid, record, place, status)
+    with panel, st.container(key="panel"):
+        _live_panel(uid, record, place)
 
 
 def _pictures(record: StudyRecord) -> None:
@@ -130,12 +128,7 @@ def _audit_image(record: StudyRecord, image: ImageRecord, action: str, **detail:
 
 
 @st.fragment(run_every=REFRESH_S)
-def _live_panel(
-    uid: str,
-    shown: StudyRecord,
-    place: Place,
-    status: Any,  # noqa: ANN401 - a Streamlit container
-) -> None:
+def _live_panel(uid: str, shown: StudyRecord, place: Place) -> None:
     """Draw what may change while the study is open; the picture itself stays."""
     with boundary():
         actor = access.actor()
@@ -149,8 +142,7 @@ def _live_panel(
             note("No such study was received here.")
             return
         note_read(beat.as_of)
-        with status:
-            draw_status(beat)
+        draw_status(beat)
         draw_ranking_banner(beat)
         _turn(*ahead)
         if _pictured(record) != _pictured(shown):

@@ -15,6 +15,7 @@ from common.states import AnalysisState, OrderPriority, Outcome, PrioritySource,
 from common.tables import Study
 from dashboard import wording
 from dashboard.connection import transaction
+from dashboard.navigation import redraw
 from dashboard.study_record import ImageRecord, StudyRecord
 from dashboard.theme import banner, title, words
 from dashboard.worklist_row import WorklistRow
@@ -118,7 +119,12 @@ def _actions(row: WorklistRow, instances_seen: int, actor: str) -> None:
                     uid,
                     lambda session, study: _read_unless_held(session, study, actor, instances_seen),
                 )
-        if link := viewer_link(settings.pacs_viewer_url, row):
+        link = viewer_link(
+            settings.pacs_viewer_url,
+            study_instance_uid=uid,
+            accession_number=row.accession_number,
+        )
+        if link:
             st.link_button("PACS viewer", link)
 
 
@@ -139,15 +145,13 @@ def _change(uid: str, step: Callable[[Session, Study], object]) -> None:
             st.session_state["panel_message"] = (
                 "Not done: another reader holds this study, or it was changed meanwhile."
             )
-    st.rerun(scope="fragment")
+    redraw()
 
 
-def viewer_link(template: str, row: WorklistRow) -> str:
+def viewer_link(template: str, *, study_instance_uid: str, accession_number: str) -> str:
     """Fill the site's viewer address in; nothing that a sender wrote can leave its place in it."""
-    if not template:
-        return ""
-    return template.replace("{study_instance_uid}", quote(row.study_instance_uid, safe="")).replace(
-        "{accession_number}", quote(row.accession_number, safe="")
+    return template.replace("{study_instance_uid}", quote(study_instance_uid, safe="")).replace(
+        "{accession_number}", quote(accession_number, safe="")
     )
 
 

@@ -6,6 +6,7 @@ from datetime import datetime
 import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import case, select
+from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session
 
 from common.states import AnalysisState, Outcome, Purpose
@@ -107,7 +108,7 @@ def read_images(session: Session, study_id: int) -> tuple[ImageRecord, ...]:
             Analysis.run.desc(),
             Analysis.id.desc(),
         )
-        .distinct(Analysis.instance_id, Analysis.pipeline)
+        .ext(distinct_on(Analysis.instance_id, Analysis.pipeline))
         .subquery()
     )
     found = session.execute(

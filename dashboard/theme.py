@@ -44,6 +44,12 @@ def banner(text: str, more: str = "", *, name: str = "banner") -> None:
     )
 
 
+def key_hints(keys: dict[str, str], more: str = "") -> None:
+    """Say what the keys do."""
+    hints = "".join(f"<kbd>{escape(key)}</kbd>{escape(does)}" for key, does in keys.items())
+    st.html(f'<div class="fr-note">{hints}<i></i>{escape(more)}</div>')
+
+
 def table(
     heads: Sequence[str],
     rows: Iterable[Sequence[object]],

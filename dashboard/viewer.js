@@ -286,7 +286,7 @@ function legend(state) {
 
 export default function ({ data, parentElement, setTriggerValue }) {
   const root = parentElement.querySelector(".viewer");
-  const state = (parentElement.firstread ??= { opacity: 0.6, inverted: false });
+  const state = (parentElement.firstread ??= { opacity: 0.45, inverted: false });
   Object.assign(state, {
     root,
     setTriggerValue,

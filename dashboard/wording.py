@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 from common.states import OrderPriority, Outcome, PrioritySource, ReadingState
 from dashboard.worklist_row import WorklistRow
 
-NOT_A_DIAGNOSIS = "Triage aid. Not a diagnosis; every study is read by a radiologist."
+NOT_A_DIAGNOSIS = "Triage aid, not a diagnosis."
 
 BANDS = {0: "STAT", 1: "Priority", 2: "Routine"}
 ORDERS = {

@@ -19,25 +19,26 @@ from dashboard.masthead import (
     draw_ranking_banner,
     draw_status,
 )
-from dashboard.navigation import open_study
+from dashboard.navigation import open_study, redraw
 from dashboard.outage import boundary, note_read
 from dashboard.place import Place, current_place
 from dashboard.queries import Filters, Holder, WorklistPage, pulse, recently_read, worklist_page
-from dashboard.theme import asset, banner, note
+from dashboard.theme import asset, banner, key_hints, note
 from dashboard.worklist_row import WorklistRow
 
 KEYS = {"n": "do_next_page", "p": "do_previous_page"}
+HINTS = {"J": "down", "K": "up", "Enter": "open", "C": "claim"}
 HOLDERS: dict[str, Holder] = {"All": "any", "Unclaimed": "nobody", "Mine": "me"}
 
 
 def show() -> None:
     """Draw the page."""
     place = current_place()
-    status = draw_masthead()
+    draw_masthead()
     with boundary():
         _audit_view(place)
         _filters(place)
-        _live(place, status)
+        _live(place)
     draw_keyboard(KEYS)
 
 
@@ -74,7 +75,7 @@ def _filters(place: Place) -> None:
         shown = st.segmented_control("List", ["To read", "Read"], key="filter_list")
         outcomes = st.pills(
             "AI",
-            sorted(Outcome),
+            list(wording.OUTCOMES),
             selection_mode="multi",
             format_func=wording.OUTCOMES.__getitem__,
             key="filter_outcome",
@@ -96,7 +97,7 @@ def _filters(place: Place) -> None:
 
 
 @st.fragment(run_every=REFRESH_S)
-def _live(place: Place, status: Any) -> None:  # noqa: ANN401 - a Streamlit container
+def _live(place: Place) -> None:
     with boundary():
         actor = access.actor()
         with transaction() as session:
@@ -106,8 +107,7 @@ def _live(place: Place, status: Any) -> None:  # noqa: ANN401 - a Streamlit cont
             else:
                 page = worklist_page(session, place.filters, after=place.after, actor=actor)
         note_read(page.as_of)
-        with status:
-            draw_status(beat)
+        draw_status(beat)
         draw_ranking_banner(beat)
         if place.notice:
             banner(place.notice, name="notice")
@@ -119,7 +119,7 @@ def _live(place: Place, status: Any) -> None:  # noqa: ANN401 - a Streamlit cont
         if result.claim:
             place.selected = result.claim
             _claim(result.claim, place, actor)
-            st.rerun(scope="fragment")
+            redraw()
         _footer(page, place)
 
 
@@ -204,11 +204,10 @@ def _empty_text(place: Place) -> str:
 def _footer(page: WorklistPage, place: Place) -> None:
     with st.container(key="footer", horizontal=True, vertical_alignment="center"):
         with st.container(width="stretch"):
-            note(
-                f"J K select   Enter opens   C claims   {wording.NOT_A_DIAGNOSIS}"
-                if not place.show_read
-                else f"The {len(page.rows)} studies read last. {wording.NOT_A_DIAGNOSIS}"
-            )
+            if place.show_read:
+                note(f"The {len(page.rows)} studies read last. {wording.NOT_A_DIAGNOSIS}")
+            else:
+                key_hints(HINTS, wording.NOT_A_DIAGNOSIS)
         if place.show_read:
             return
         note(f"Page {place.page}, {len(page.rows)} studies")
