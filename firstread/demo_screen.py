@@ -52,7 +52,7 @@ class Screen:
 
     def say(self, sentence: str) -> None:
         """Print a line above the table."""
-        self.console.print(sentence, markup=False)
+        self.console.print(sentence, markup=False, soft_wrap=True)
 
     def show(self, sender: DemoSender, seen: Seen) -> None:
         """Draw what is so now."""
@@ -62,13 +62,13 @@ class Screen:
         line = summary(sender, seen).plain
         if line != self._printed:
             self._printed = line
-            self.console.print(line, markup=False)
+            self.console.print(line, markup=False, soft_wrap=True)
 
     def rest(self, sender: DemoSender, seen: Seen) -> None:
         """Leave the last picture on the screen."""
         self._live.stop()
         self.console.print(draw_studies(sender, seen))
-        self.console.print(summary(sender, seen))
+        self.console.print(summary(sender, seen), soft_wrap=True)
 
 
 def draw_studies(sender: DemoSender, seen: Seen) -> Table:
@@ -125,7 +125,7 @@ def print_verdict(console: Console, checks: Sequence[Check], error: str | None) 
     console.print(table)
     for check in checks:
         for complaint in check.complaints[:10]:
-            console.print(f"  {complaint}", markup=False)
+            console.print(f"  {complaint}", markup=False, soft_wrap=True)
     if error:
         console.print(f"  sending stopped: {error}", markup=False)
     passed = error is None and checks and all(check.passed for check in checks)

@@ -20,7 +20,7 @@ class Narrator:
         """Print a step."""
         passed = time.monotonic() - self.began_s
         self.console.print(f"[dim]{passed:6.1f} s[/]  ", end="")
-        self.console.print(sentence, markup=False)
+        self.console.print(sentence, markup=False, soft_wrap=True)
 
 
 def run_stack(settings: Settings) -> int:
