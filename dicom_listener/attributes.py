@@ -2,9 +2,7 @@
 
 import hashlib
 import re
-import struct
 import warnings
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -101,8 +99,12 @@ def read_received_header(path: Path, announced: Announced) -> Dataset:
     warnings.filterwarnings("ignore", category=UserWarning, module=r"pydicom\.")
     try:
         return dcmread(path, stop_before_pixels=True, specific_tags=[*_KEYWORDS, *_PRIVATE])
-    except (*PARSER_ERRORS, struct.error, zlib.error) as error:
+    except PARSER_ERRORS as error:
         raise MalformedInstanceError("data set cannot be parsed") from error
+    except OSError as error:
+        if error.errno is not None:  # the disk's fault; pydicom's own carry no number
+            raise
+        raise MalformedInstanceError("data set ends too early") from error
 
 
 def read_attributes(header: Dataset, announced: Announced, zone: ZoneInfo) -> Attributes:

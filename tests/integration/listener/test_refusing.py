@@ -107,7 +107,10 @@ def test_a_class_other_than_the_contexts_is_refused(listen: Listen) -> None:
         assert send_one(opened, dataset).Status == StoreStatus.CLASS_MISMATCH
 
 
-@pytest.mark.parametrize("content", [b"", b"\x00" * 64, b"no DICOM at all" * 40])
+CUT_OFF_SEQUENCE = b"\x08\x00\x10\x11SQ\x00\x00\xff\xff\xff\xff\xfe\xff"
+
+
+@pytest.mark.parametrize("content", [b"", b"\x00" * 64, b"no DICOM at all" * 40, CUT_OFF_SEQUENCE])
 def test_a_data_set_that_is_none_is_refused(content: bytes, listen: Listen, tmp_path: Path) -> None:
     settings, dataset = listen(), radiograph()
     path = write_radiograph(dataset, tmp_path / "sent.dcm")
