@@ -6,6 +6,7 @@ import typer
 from typer.core import TyperGroup
 
 from common.errors import OperatorError, StorageUnavailableError
+from common.logs import configure_logs
 from firstread.commands import models, operating, sending, studies, triaging
 
 OPERATOR_STATUS = 2
@@ -16,6 +17,7 @@ class Command(TyperGroup):
 
     def invoke(self, ctx: Any) -> object:  # noqa: ANN401 - Typer's own click is private
         """Run the chosen command."""
+        configure_logs("firstread", "warning")  # services then choose their own
         try:
             return super().invoke(ctx)
         except (OperatorError, StorageUnavailableError) as error:

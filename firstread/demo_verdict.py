@@ -139,8 +139,13 @@ def _flags(expectations: Expectations, seen: Seen) -> Check:
         f"({tally.misses_allowed} may be missed), {len(tally.false_flags)} of "
         f"{tally.without_lesion} without ({tally.false_flags_allowed} allowed)"
     )
-    complaints = () if tally.within_rates else (*tally.missed, *tally.false_flags)
-    return Check("lesions are flagged, the rest is not", found, complaints)
+    complaints = [f"{uid} has a lesion and is not flagged" for uid in tally.missed]
+    complaints += [f"{uid} has no lesion and is flagged" for uid in tally.false_flags]
+    return Check(
+        "lesions are flagged, the rest is not",
+        found,
+        () if tally.within_rates else tuple(complaints),
+    )
 
 
 def _peaks(registered: Sequence[ExpectedObject], seen: Seen) -> Check:

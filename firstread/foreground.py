@@ -1,5 +1,6 @@
 """`firstread up`: the stack in the foreground, a line for each step, until Ctrl-C."""
 
+import sys
 import time
 
 from rich.console import Console
@@ -13,7 +14,9 @@ class Narrator:
     """Tell a person what happens, a line a step, with the seconds since the start."""
 
     def __init__(self, console: Console | None = None) -> None:
-        self.console = console or Console(highlight=False)
+        # Where no terminal says how wide it is, the demo's table needs more than 80 columns.
+        width = None if sys.stdout.isatty() else 120
+        self.console = console or Console(highlight=False, width=width)
         self.began_s = time.monotonic()
 
     def say(self, sentence: str) -> None:
