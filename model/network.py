@@ -2,18 +2,21 @@
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from model.encoders.compact import CompactEncoder, CompactSpec
 from model.encoders.encoder import Encoder
 from model.insight import InsightHead, InsightOutput
 
+PROBABILITY_EPS = 1e-4
+
 
 class TriageOutput(NamedTuple):
     """What the network says of a batch.
 
     Shapes:
-        score: float (B,), the raw logit of the triage head
+        score: float (B,), the raw logit of the image
         insight: INSIGHT's output with K = 1
         embedding: float (B, D), the encoder's
     """
@@ -24,7 +27,11 @@ class TriageOutput(NamedTuple):
 
 
 class TriageNetwork(nn.Module):
-    """Score an image from its embedding; show where from its feature map.
+    """Score an image from its embedding and its places; show where from its feature map.
+
+    The score is a sum of log odds: a linear triage head on the embedding, which sees the whole,
+    and INSIGHT's pooled probability, which sees what is small. A mean over all places alone
+    hardly moves for a lesion of one cell.
 
     Shapes:
         images: float (B, 1, S, S), standardised
@@ -40,8 +47,10 @@ class TriageNetwork(nn.Module):
     def forward(self, images: Tensor) -> TriageOutput:
         """Score a batch; see the class for shapes."""
         features = self.encoder(images)
-        score = self.triage(features.embedding)[:, 0]  # (B,)
-        return TriageOutput(score, self.insight(features.spatial), features.embedding)
+        insight = self.insight(features.spatial)
+        of_places = torch.logit(insight.probability[:, 0], eps=PROBABILITY_EPS)  # (B,)
+        score = self.triage(features.embedding)[:, 0] + of_places
+        return TriageOutput(score, insight, features.embedding)
 
 
 def build_network(

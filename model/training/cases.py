@@ -76,7 +76,7 @@ def _case(folder: Path, row: dict[str, str]) -> Case:
 def box_patients(boxes: Path) -> set[str]:
     """Name the patients whose lesions have boxes: kept out of training, for localisation."""
     with boxes.open(newline="") as file:
-        return {row["patient_id"] for row in csv.DictReader(file)}
+        return {row["patient_id"] for row in csv.DictReader(file)} - {""}
 
 
 def box_images(boxes: Path) -> set[str]:

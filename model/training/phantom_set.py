@@ -90,7 +90,7 @@ def cells_of_boxes(boxes: NDArray[np.float32], cells: int) -> NDArray[np.float32
         return np.clip(high - low, 0, None) * cells  # (N, K, cells)
 
     covered = overlap(y, height)[..., :, None] * overlap(x, width)[..., None, :]
-    return np.nan_to_num(covered).max(axis=1)
+    return np.clip(np.nan_to_num(covered).max(axis=1), 0, 1)
 
 
 class PhantomSet:
