@@ -54,6 +54,7 @@ class Receiver:
         self._settings = settings
         self._same_pixels = same_pixels
         self._ring = ring
+        self._synced_folders: set[Path] = set()
 
     def handle_echo(self, event: evt.Event) -> int:
         """Answer a C-ECHO."""
@@ -140,10 +141,16 @@ class Receiver:
         """Put the file under its content's name, unless that content is there already."""
         name = self._archive.object_name(sha256)
         final = self._archive.path(name)
-        if not final.exists():
-            return self._archive.store(reception.path, sha256)
+        is_there = final.exists()
+        if not is_there:
+            self._archive.store(reception.path, sha256)
         try:
-            sync_folder(final.parent)  # an earlier listener may have died before it did
+            if is_there:
+                sync_folder(final.parent)  # an earlier listener may have died before it did
+            if final.parent not in self._synced_folders:
+                # Another thread or listener may have made the folder and not synced its name yet.
+                sync_folder(final.parent.parent)
+                self._synced_folders.add(final.parent)
         except OSError as error:
             raise StorageUnavailableError(f"archive: {error.strerror}") from error
         return name
