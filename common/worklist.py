@@ -55,31 +55,16 @@ def derive_item(
     The item is locked before the analyses are read: of two results of one study that commit
     together, the second waits here and then sees the first.
     """
-    study = session.get_one(Study, study_id)
-    blank = {
-        "study_id": study_id,
-        "listed": False,
-        "prior": False,
-        "outcome": Outcome.PENDING,
-        "images": 0,
-        "band": 2,
-        "due_at": study.first_received_at,
-        "order_priority": "routine",
-        "order_priority_source": "default",
-        "reason": "",
-        "ai_ranked": True,
-    }
-    session.execute(insert(WorklistItem).values(blank).on_conflict_do_nothing())
-    item = session.execute(
-        select(WorklistItem)
-        .where(WorklistItem.study_id == study_id)
-        .with_for_update()
+    item = _locked_item(session, study_id)
+    # One statement for all that is needed: this runs for every result of every image.
+    study, reading, ai_ranking, now = session.execute(
+        select(Study, Reading, Site.ai_ranking, func.clock_timestamp())
+        .outerjoin(Reading, Reading.study_id == Study.id)
+        .join(Site, Site.id == SITE_ID)
+        .where(Study.id == study_id)
         .execution_options(populate_existing=True)
-    ).scalar_one()
-    session.refresh(study)
-    reading = session.get(Reading, study_id, populate_existing=True)
+    ).one()
     result = study_outcome(_analysis_views(session, study_id))
-    ai_ranking = session.execute(select(Site.ai_ranking).where(Site.id == SITE_ID)).scalar_one()
     priority, source = order_priority(
         by_person=reading.order_priority if reading else None,
         requested_procedure_priority=study.requested_procedure_priority,
@@ -89,7 +74,7 @@ def derive_item(
     )
     place = rank(
         first_received_at=study.first_received_at,
-        now=database_now(session),
+        now=now,
         priority=priority,
         source=source,
         result=result,
@@ -114,6 +99,34 @@ def derive_item(
     item.ai_ranked = ai_ranking
     session.flush()
     return item
+
+
+def _locked_item(session: Session, study_id: int) -> WorklistItem:
+    """Lock the study's item; make it first if this is the study's first object."""
+    locked = (
+        select(WorklistItem)
+        .where(WorklistItem.study_id == study_id)
+        .with_for_update()
+        .execution_options(populate_existing=True)
+    )
+    item = session.execute(locked).scalar_one_or_none()
+    if item is not None:
+        return item
+    blank = {
+        "study_id": study_id,
+        "listed": False,
+        "prior": False,
+        "outcome": Outcome.PENDING,
+        "images": 0,
+        "band": 2,
+        "due_at": session.get_one(Study, study_id).first_received_at,
+        "order_priority": "routine",
+        "order_priority_source": "default",
+        "reason": "",
+        "ai_ranked": True,
+    }
+    session.execute(insert(WorklistItem).values(blank).on_conflict_do_nothing())
+    return session.execute(locked).scalar_one()
 
 
 def _analysis_views(session: Session, study_id: int) -> list[AnalysisView]:

@@ -1,8 +1,9 @@
 """A spawned process that does one job at a time over a pipe of its own.
 
 Nothing is shared between children, no lock and no queue: one that hangs, crashes or is killed
-from outside, at any instant, takes along its own job and nothing else. Spawned, never forked:
-the parent may hold threads and a GPU.
+from outside, at any instant, takes along its own job and nothing else. A new program, never a
+fork: the parent may hold threads and a GPU. Nor ``multiprocessing``: its spawned processes import
+the parent's main module again, and with it whatever that imports, torch for one.
 """
 
 import importlib
@@ -10,20 +11,20 @@ import os
 import pickle
 import resource
 import signal
-import time
+import socket
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from multiprocessing import get_context
 from multiprocessing.connection import Connection
-from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar
 
 from common.errors import FirstreadError
 
 Answer = TypeVar("Answer")
 
-SPAWN = get_context("spawn")
+LIVE = "import sys; from worker.children import live; live(int(sys.argv[1]))"
 START_DEADLINE_S = 120.0
 ONE_THREAD = (
     "OMP_NUM_THREADS",
@@ -75,7 +76,7 @@ class Child:
     def __init__(self, name: str, upbringing: Upbringing) -> None:
         self._name = name
         self._upbringing = upbringing
-        self._process: BaseProcess | None = None
+        self._process: subprocess.Popen[bytes] | None = None
         self._pipe: Connection | None = None
         self._ready = False
 
@@ -84,18 +85,30 @@ class Child:
         """The process, if there is one."""
         return self._process.pid if self._process else None
 
+    def is_ready(self) -> bool:
+        """Say whether the child waits for a job, without waiting for it."""
+        pipe = self._pipe
+        return pipe is not None and (self._ready or pipe.poll(0))
+
     def start(self) -> None:
         """Start the process without waiting for it. Safe to repeat."""
-        if self._process is not None and self._process.is_alive():
+        if self._process is not None and self._process.poll() is None:
             return
         self.kill()
-        ours, theirs = SPAWN.Pipe()
-        process = SPAWN.Process(
-            target=_live, args=(theirs, self._upbringing), name=self._name, daemon=True
-        )
-        process.start()
-        theirs.close()  # so that the pipe ends when the child does
-        self._process, self._pipe, self._ready = process, ours, False
+        ours, theirs = socket.socketpair()
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        if self._upbringing.one_thread:
+            environment |= dict.fromkeys(ONE_THREAD, "1")
+        with theirs:  # closed here, so that the pipe ends when the child does
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", LIVE, str(theirs.fileno())],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+            )
+        self._pipe, self._ready = Connection(ours.detach()), False
+        with suppress(OSError):  # dead already: whoever asks for it first will see
+            self._pipe.send(self._upbringing)
 
     def run(self, job: Callable[..., Answer], *args: object, deadline_s: float) -> Answer:
         """Do one job in the child and give what it returns, or raise what it raises.
@@ -134,8 +147,7 @@ class Child:
         """Kill the process under its job; ``run`` then raises. The one call for other threads."""
         process = self._process
         if process is not None:
-            with suppress(ValueError):  # closed meanwhile
-                process.kill()
+            process.kill()
 
     def kill(self) -> None:
         """End the process at once. Safe to repeat."""
@@ -143,8 +155,7 @@ class Child:
             self._pipe.close()
         if self._process is not None:
             self._process.kill()
-            self._process.join()
-            self._process.close()
+            self._process.wait()
         self._process, self._pipe, self._ready = None, None, False
 
     def _wait_until_ready(self) -> Connection:
@@ -166,25 +177,25 @@ class Child:
         """Say how the process ended, and forget it."""
         code = None
         if self._process is not None:
-            self._process.join(1.0)
-            code = self._process.exitcode
+            with suppress(subprocess.TimeoutExpired):
+                code = self._process.wait(1.0)
         self.kill()
         if code is None:
             return "killed, for it had closed its pipe"
         return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
 
 
-def _live(pipe: Connection, upbringing: Upbringing) -> None:
+def live(descriptor: int) -> None:
     """Be a child: do jobs until the parent is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's affair
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    if upbringing.one_thread:
-        os.environ.update(dict.fromkeys(ONE_THREAD, "1"))
+    pipe = Connection(descriptor)
+    upbringing: Upbringing = pipe.recv()
     if upbringing.memory_bytes is not None:
-        resource.setrlimit(resource.RLIMIT_AS, (upbringing.memory_bytes, upbringing.memory_bytes))
+        limit = upbringing.memory_bytes
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     for module in upbringing.modules:
         importlib.import_module(module)
-    pipe.send(("ready", time.monotonic()))
+    pipe.send("ready")
     with suppress(EOFError, OSError):
         while True:
             job, args, deadline_s = pipe.recv()

@@ -91,6 +91,14 @@ class Decoder:
         for child in self._children:
             child.start()
 
+    def pids(self) -> list[int]:
+        """List the processes that run."""
+        return [pid for child in self._children if (pid := child.pid) is not None]
+
+    def warm(self) -> int:
+        """Count the children that have everything imported."""
+        return sum(child.is_ready() for child in self._children)
+
     def decode(
         self, path: Path, bundle: "Bundle", policy: "Policy", rendition: Path, urgency: Urgency
     ) -> "Examined":
