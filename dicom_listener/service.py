@@ -16,7 +16,8 @@ from common.logs import configure_logs, get_logger
 from common.queue import make_celery, ring
 from common.settings import Settings
 from common.tables import Instance
-from dicom_listener.connections import AcceptorServer, Reach, quiet_pynetdicom
+from dicom_listener.connections import AcceptorServer, Reach
+from dicom_listener.library_log import quiet_pynetdicom
 from dicom_listener.peers import Admission
 from dicom_listener.pixel_comparison import same_pixels
 from dicom_listener.receiving import Receiver
