@@ -35,9 +35,8 @@ class RunningStack:
     database runs under another account.
     """
 
-    def __init__(self, home: Path | None = None, **variables: str) -> None:
-        self._made = home is None
-        self.home = home or Path(tempfile.mkdtemp(prefix="firstread-e2e-", dir="/tmp"))
+    def __init__(self, **variables: str) -> None:
+        self.home = Path(tempfile.mkdtemp(prefix="firstread-e2e-", dir="/tmp"))
         self.dicom_port, self.dashboard_port = free_port(), free_port()
         self.variables = {
             "FIRSTREAD_HOME": str(self.home),
@@ -63,8 +62,7 @@ class RunningStack:
         self.stop()
         for process in self.processes():
             process.kill()
-        if self._made:
-            shutil.rmtree(self.home, ignore_errors=True)
+        shutil.rmtree(self.home, ignore_errors=True)
 
     @property
     def environment(self) -> dict[str, str]:

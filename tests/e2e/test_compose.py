@@ -101,13 +101,12 @@ class Servers:
         password = self.folder / "password"
         password.write_text(SECRETS["POSTGRES_PASSWORD"])
         password.chmod(0o644)
-        as_account: dict[str, Any] = {"user": account, "group": account, "cwd": "/"}
         subprocess.run(
             [
                 binaries() / "initdb", f"--pgdata={data}", "--username=firstread",
                 f"--pwfile={password}", "--auth=scram-sha-256", "--no-locale", "--encoding=UTF8",
             ],
-            check=True, capture_output=True, **as_account,
+            check=True, capture_output=True, cwd="/", user=account, group=account,
         )  # fmt: skip
         postgres = [
             str(binaries() / "postgres"), "-D", str(data), "-p", str(self.postgres_port),
@@ -119,7 +118,14 @@ class Servers:
         ]  # fmt: skip
         log = (self.folder / "servers.log").open("ab")
         self.processes.append(
-            subprocess.Popen(postgres, stdout=log, stderr=subprocess.STDOUT, **as_account)
+            subprocess.Popen(
+                postgres,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                cwd="/",
+                user=account,
+                group=account,
+            )
         )
         self.processes.append(subprocess.Popen(redis, stdout=log, stderr=subprocess.STDOUT))
         log.close()
