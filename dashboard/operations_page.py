@@ -26,7 +26,7 @@ SET_ASIDE = {
 def show() -> None:
     """Draw the page."""
     draw_masthead()
-    with boundary():
+    with boundary(whole_page=True):
         if st.session_state.get("viewed") != "operations":
             with transaction() as session:
                 audit(session, access.actor(), "operations_viewed")

@@ -1,5 +1,6 @@
 """What a page says when it cannot show what is true now: never an old list as if it were new."""
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -13,7 +14,10 @@ from common.settings import get_settings
 from dashboard.theme import words
 
 log = get_logger()
+RETRY_S = 5
 _LAST_READ = "last_read_at"
+_TRY_AGAIN = "try_again_at"
+_TIMEOUT = "statement timeout"  # Postgres' own words
 _NO_TABLE = ("42P01", "42703")  # undefined table, undefined column
 
 
@@ -23,12 +27,28 @@ def note_read(as_of: datetime) -> None:
 
 
 @contextmanager
-def boundary() -> Iterator[None]:
-    """Turn whatever goes wrong in a page into a sentence in its place."""
+def boundary(*, whole_page: bool = False) -> Iterator[None]:
+    """Turn whatever goes wrong in a page into a sentence in its place.
+
+    Args:
+        whole_page: What is inside does not refresh by itself: try the page again when the
+            database was away.
+    """
     try:
         yield
     except StorageUnavailableError as error:
         log.error("page_not_drawn", reason=str(error))
+        if whole_page:
+            st.session_state[_TRY_AGAIN] = time.monotonic() + RETRY_S / 2
+            _try_again()
+        if _TIMEOUT in str(error):
+            _say(
+                "The database took too long",
+                f"Nothing is shown, because it could be out of date. {_last_read()}",
+                "A search through very many studies does this: search for more of the number or "
+                "name, or take filters away. If it stays, run <code>firstread doctor</code>.",
+            )
+            return
         _say(
             "The database does not answer",
             f"Nothing is shown, because it could be out of date. {_last_read()}",
@@ -52,6 +72,13 @@ def boundary() -> Iterator[None]:
         )
     except Exception:  # noqa: BLE001 - the boundary: a reader must get a sentence
         _defect()
+
+
+@st.fragment(run_every=RETRY_S)
+def _try_again() -> None:
+    """Draw the whole page again, but not at once: this runs first with the page that failed."""
+    if time.monotonic() >= st.session_state[_TRY_AGAIN]:
+        st.rerun()
 
 
 def _defect() -> None:

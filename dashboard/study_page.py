@@ -39,7 +39,7 @@ def show() -> None:
     """Draw the page of the study that the address names."""
     place = current_place()
     draw_masthead()
-    with boundary():
+    with boundary(whole_page=True):
         uid = st.query_params.get("study") or place.selected
         if uid is None:
             note("No study was chosen. Choose one on the worklist.")
@@ -59,8 +59,8 @@ def _study(uid: str, place: Place) -> None:
             audit(session, access.actor(), "study_opened", uid, instances=record.instances)
     if st.session_state.get("viewed") != ("study", uid):
         st.session_state["viewed"] = ("study", uid)
-        st.session_state.pop("image", None)
-        st.session_state.pop("beside", None)
+        for kept in ("image", "beside", "audited_prior", "seen"):  # of the visit before
+            st.session_state.pop(kept, None)
     pictures, panel = st.columns([72, 28], gap="small")
     with pictures:
         _pictures(record)
@@ -146,9 +146,9 @@ def _live_panel(uid: str, shown: StudyRecord, place: Place) -> None:
         draw_ranking_banner(beat)
         _turn(*ahead)
         if _pictured(record) != _pictured(shown):
-            if len(record.images) == len(shown.images):
-                st.rerun()  # the same images, further on: a picture or a result came
-            note(f"{len(record.images) - len(shown.images)} more since this page was opened.")
+            if record.instances == shown.instances:
+                st.rerun()  # the same objects, further on: a picture or a result came
+            note(f"{record.instances - shown.instances} more since this page was opened.")
             if st.button("Show what has come", key="do_reload", type="primary"):
                 st.rerun()
         draw_panel(record, shown, actor, beat.as_of)
@@ -157,8 +157,11 @@ def _live_panel(uid: str, shown: StudyRecord, place: Place) -> None:
 
 def _pictured(record: StudyRecord) -> list[tuple[object, ...]]:
     return [
-        (image.instance_id, image.analysis_id, image.state, image.rendition)
-        for image in record.images
+        (record.instances,),
+        *(
+            (image.instance_id, image.analysis_id, image.state, image.rendition)
+            for image in record.images
+        ),
     ]
 
 

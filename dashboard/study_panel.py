@@ -17,7 +17,7 @@ from dashboard import wording
 from dashboard.connection import transaction
 from dashboard.navigation import redraw
 from dashboard.study_record import ImageRecord, StudyRecord
-from dashboard.theme import banner, title, words
+from dashboard.theme import banner, note, title, words
 from dashboard.worklist_row import WorklistRow
 
 STATES = {
@@ -182,7 +182,7 @@ def _prioritise(uid: str, actor: str, priority: OrderPriority | None) -> None:
 
 def _images(record: StudyRecord) -> None:
     chosen = record.image(st.session_state.get("image"))
-    title(f"Images ({len(record.images)})")
+    title(f"Images ({record.instances})")
     for position, image in enumerate(record.images, start=1):
         with st.container(key=f"image_{position}", horizontal=True, vertical_alignment="center"):
             pressed = st.button(
@@ -194,6 +194,13 @@ def _images(record: StudyRecord) -> None:
             if pressed:
                 st.session_state["image"] = image.instance_id
                 st.rerun()
+    _more_images(record)
+
+
+def _more_images(record: StudyRecord) -> None:
+    hidden = record.instances - len({image.instance_id for image in record.images})
+    if hidden > 0:
+        note(f"{hidden} more objects are not listed here; open the study in the PACS viewer.")
 
 
 def _image_line(image: ImageRecord) -> str:

@@ -5,7 +5,7 @@ from datetime import datetime
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import case, select
+from sqlalchemy import case, func, select
 from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session
 
@@ -14,6 +14,7 @@ from common.tables import Analysis, Instance, ModelVersion, Series, Study, Workl
 from dashboard.queries import find_row, prior_rows
 from dashboard.worklist_row import WorklistRow
 
+IMAGES_SHOWN = 60  # a CT study has more objects than anybody wants buttons for
 NO_LOCALISATION = "no localisation supports the flag"  # the worker's reason, word for word
 
 
@@ -68,7 +69,7 @@ class StudyRecord:
     row: WorklistRow
     images: tuple[ImageRecord, ...]
     priors: tuple[WorklistRow, ...]
-    instances: int  # objects shown, whatever their kind
+    instances: int  # objects received, whatever their kind
 
     def image(self, instance_id: int | None) -> ImageRecord | None:
         """Give the image asked for, else the leading one, else the first that has a picture."""
@@ -80,7 +81,7 @@ class StudyRecord:
 
 
 def read_study(session: Session, study_instance_uid: str) -> StudyRecord | None:
-    """Read a study in four statements, or None if there is no such study."""
+    """Read a study in six statements, or None if there is no such study."""
     row = find_row(session, study_instance_uid)
     if row is None:
         return None
@@ -89,12 +90,15 @@ def read_study(session: Session, study_instance_uid: str) -> StudyRecord | None:
         row=row,
         images=images,
         priors=prior_rows(session, row.study_id),
-        instances=len({image.instance_id for image in images}),
+        instances=_count_instances(session, row.study_id),
     )
 
 
 def read_images(session: Session, study_id: int) -> tuple[ImageRecord, ...]:
-    """Read a study's objects, each with the newest answer, or the newest question if none."""
+    """Read a study's objects, each with the newest answer, or the newest question if none.
+
+    The leading image comes first, then what has a picture; at most IMAGES_SHOWN.
+    """
     answered = case(
         (Analysis.state.in_((AnalysisState.DONE, AnalysisState.NOT_ELIGIBLE)), 0), else_=1
     )
@@ -130,10 +134,17 @@ def read_images(session: Session, study_id: int) -> tuple[ImageRecord, ...]:
         .outerjoin(ModelVersion, ModelVersion.id == newest.c.model_version_id)
         .outerjoin(WorklistItem, WorklistItem.study_id == Study.id)
         .where(Study.id == study_id)
-        .order_by(Series.id, Instance.instance_number.nulls_last(), Instance.id, newest.c.pipeline)
-        .limit(400)
+        .order_by(
+            (newest.c.id == WorklistItem.leading_analysis_id).desc().nulls_last(),
+            newest.c.rendition.is_(None),
+            Series.id,
+            Instance.instance_number.nulls_last(),
+            Instance.id,
+            newest.c.pipeline,
+        )
+        .limit(IMAGES_SHOWN)
     ).all()
-    images = [
+    return tuple(
         ImageRecord(
             instance_id=row.instance_id,
             sop_instance_uid=row.sop_instance_uid,
@@ -158,8 +169,16 @@ def read_images(session: Session, study_id: int) -> tuple[ImageRecord, ...]:
             leading=row.id is not None and row.id == row.leading_analysis_id,
         )
         for row in found
-    ]
-    return tuple(sorted(images, key=lambda image: not image.leading))
+    )
+
+
+def _count_instances(session: Session, study_id: int) -> int:
+    return session.execute(
+        select(func.count())
+        .select_from(Instance)
+        .join(Series, Series.id == Instance.series_id)
+        .where(Series.study_id == study_id)
+    ).scalar_one()
 
 
 def _heatmap(

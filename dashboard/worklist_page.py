@@ -35,7 +35,7 @@ def show() -> None:
     """Draw the page."""
     place = current_place()
     draw_masthead()
-    with boundary():
+    with boundary(whole_page=True):
         _audit_view(place)
         _filters(place)
         _live(place)
@@ -205,7 +205,7 @@ def _footer(page: WorklistPage, place: Place) -> None:
     with st.container(key="footer", horizontal=True, vertical_alignment="center"):
         with st.container(width="stretch"):
             if place.show_read:
-                note(f"The {len(page.rows)} studies read last. {wording.NOT_A_DIAGNOSIS}")
+                note(f"Read last, the newest first. {wording.NOT_A_DIAGNOSIS}")
             else:
                 key_hints(HINTS, wording.NOT_A_DIAGNOSIS)
         if place.show_read:

@@ -9,7 +9,7 @@ const GLYPHS = {
   not_eligible: '<circle cx="6.5" cy="6.5" r="5" fill="none" stroke="currentColor" stroke-width="1.4" stroke-dasharray="2 2"/><path d="M3 10l7-7" stroke="currentColor" stroke-width="1.4"/>',
 };
 const HEADS = ["Due", "AI", "Patient", "Study", "Why here", "State", "Waiting"];
-const WIDTHS = ["11%", "12%", "18%", "19%", "20%", "12%", "8%"];
+const WIDTHS = ["11%", "12%", "16%", "18%", "23%", "12%", "8%"];
 
 function span(ms) {
   const minutes = Math.floor(Math.abs(ms) / 60000);

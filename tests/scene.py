@@ -122,7 +122,7 @@ def build_scene(
             return add_scene_study(session, settings, *shots, **same, **more)
 
         studies = {
-            "stat": add(QUEUED, name="PHANTOM^BRAVO", minutes=3, priority="STAT", settled=False),
+            "stat": add(QUEUED, name="PHANTOM^BRAVO", minutes=1, priority="STAT", settled=False),
             "flagged": add(flagged(0.91), not_flagged(0.18), name="PHANTOM^CHARLIE", minutes=26),
             "unsupported": add(flagged(0.57, UNSUPPORTED), name="PHANTOM^DELTA", minutes=64),
             "urgent": add(not_flagged(0.07), name="PHANTOM^ECHO", minutes=41, priority="HIGH"),

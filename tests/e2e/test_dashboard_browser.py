@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
-from sqlalchemy import select
+from sqlalchemy import NullPool, create_engine, select, text
 from sqlalchemy.orm import Session, sessionmaker
 
 from common.reading import claim_study
 from common.settings import Settings
-from common.tables import AuditEvent, Study
+from common.tables import AuditEvent, ModelVersion, Study
 from tests.scene import add_scene_study, build_scene, flagged
 
 pytestmark = pytest.mark.system
@@ -258,7 +258,10 @@ def test_the_list_refreshes_itself_and_keeps_the_readers_place(
     scrolled = frame.evaluate("frame => frame.scrollTop")
     assert scrolled > 0
     with sessions.begin() as session:
-        new = add_scene_study(session, settings, flagged(0.99), minutes=0, size_px=(64, 64))
+        model = session.execute(select(ModelVersion.id)).scalar_one()
+        new = add_scene_study(
+            session, settings, flagged(0.99), minutes=0, model_version_id=model, size_px=(64, 64)
+        )
         other = session.query(Study).filter_by(study_instance_uid=uids["urgent"]).one()
         assert claim_study(session, other, "bela", settings)
         uid = new.study_instance_uid
@@ -294,3 +297,25 @@ def test_a_page_whose_server_is_gone_shows_its_age(page: Page, server: Server) -
     server.process.terminate()
     server.process.wait(20)
     expect(page.get_by_test_id("as-of")).to_contain_text("Not refreshed for")
+
+
+def test_no_old_list_stands_while_the_database_is_away_and_a_new_one_comes_by_itself(
+    page: Page, postgres: str, sessions: Sessions
+) -> None:
+    with sessions() as session:
+        name = session.execute(text("SELECT current_database()")).scalar_one()
+    admin = create_engine(postgres, isolation_level="AUTOCOMMIT", poolclass=NullPool)
+    with admin.connect() as connection:
+        connection.execute(text(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false"))
+        connection.execute(
+            text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = :name"),
+            {"name": name},
+        )
+    expect(page.locator(".fr-outage")).to_contain_text("The database does not answer")
+    expect(page.locator(ROW)).to_have_count(0)
+    page.reload()
+    expect(page.locator(".fr-outage")).to_contain_text("The database does not answer")
+    with admin.connect() as connection:
+        connection.execute(text(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true"))
+    expect(page.locator(ROW)).to_have_count(16)
+    expect(page.locator(".fr-outage")).to_have_count(0)

@@ -235,7 +235,7 @@ def test_the_pulse_says_what_came_last_and_what_waits(
     assert beat.by_outcome[Outcome.FLAGGED] == 2
     assert beat.last_received_at is not None
     assert beat.as_of - beat.last_received_at == pytest.approx(
-        timedelta(minutes=3), abs=timedelta(seconds=30)
+        timedelta(minutes=1), abs=timedelta(seconds=30)
     )
     assert beat.oldest_queued_at is not None
     assert beat.ai_ranking
