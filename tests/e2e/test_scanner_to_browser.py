@@ -76,8 +76,8 @@ def test_a_study_is_sent_appears_in_its_place_and_is_read(stack: RunningStack, p
     before = viewer.get_attribute("data-overlay")
     page.keyboard.press("h")
     expect(viewer).to_have_attribute("data-overlay", "false" if before == "true" else "true")
-    page.keyboard.press("c")
+    page.locator(".st-key-do_claim button").click()
     expect(page.get_by_text("Claimed by you")).to_be_visible()
-    page.keyboard.press("m")
+    page.locator(".st-key-do_read button").click()
     expect(page.get_by_text("Read by")).to_be_visible()
     assert uids[0] not in [row["study_instance_uid"] for row in listed(stack)]
