@@ -1,5 +1,6 @@
 """The ``firstread`` command: one typed function a command, over a function that does the work."""
 
+import logging
 from typing import Any
 
 import typer
@@ -18,6 +19,7 @@ class Command(TyperGroup):
     def invoke(self, ctx: Any) -> object:  # noqa: ANN401 - Typer's own click is private
         """Run the chosen command."""
         configure_logs("firstread", "warning")  # services then choose their own
+        logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)  # it warns of what we break
         try:
             return super().invoke(ctx)
         except (OperatorError, StorageUnavailableError) as error:
