@@ -17,7 +17,8 @@ from firstread.scanner.expectations import (
 from firstread.scanner.send_log import Acknowledgement
 
 # Of the flagged phantoms with lesions, so many heatmaps may peak beside every lesion, rounded up.
-ALLOWED_PEAK_MISS_RATE = 0.2
+# The shipped phantom model's own test says 2 %; at n of about 15 chance alone makes two.
+ALLOWED_PEAK_MISS_RATE = 0.1
 
 
 @dataclass(frozen=True)
