@@ -62,6 +62,20 @@ class EchoPipeline:
         self.predict(np.zeros((1, SIDE_PX, SIDE_PX), dtype=np.float32))
 
 
+class BreakingPipeline(EchoPipeline):
+    """Breaks for good at its first real image, as a device does."""
+
+    def predict(self, images: NDArray[np.float32]) -> Sequence[Prediction]:
+        """Score images, float32 (B, S, S)."""
+        self.broken = self.broken or bool(images.any())
+        return super().predict(images)
+
+
+def load_breaking(bundle: Bundle, device: str) -> BreakingPipeline:
+    """Load one whose device does not last."""
+    return BreakingPipeline()
+
+
 def load_echo(bundle: Bundle, device: str) -> EchoPipeline:
     """Load the model that echoes."""
     return EchoPipeline()

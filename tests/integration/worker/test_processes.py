@@ -32,6 +32,7 @@ BEAT = (
     "status = beat(get_settings()); "
     "raise SystemExit(9 if {'torch', 'cv2', 'model'} & set(sys.modules) else status)"
 )
+WORK_ON_A_BREAKING_DEVICE = WORK.replace("load_slow_echo", "load_breaking")
 Process = subprocess.Popen[bytes]
 Start = Callable[[str], Process]
 
@@ -217,3 +218,16 @@ def test_a_worker_and_beat_go_on_when_the_broker_was_away(
     time.sleep(2)
     own_broker.start()
     wait_until(lambda: ledger.row(second[0]).state is AnalysisState.DONE)
+
+
+def test_a_worker_whose_device_is_lost_gives_way_and_blames_no_image(
+    ledger: Ledger, settings: Settings, start: Start
+) -> None:
+    ids = ledger.queue("score 1", "score 1", "score 1")
+    ring_for(settings, ids)
+    worker = start(WORK_ON_A_BREAKING_DEVICE)
+    assert worker.wait(60) == 1
+    assert all(row.failures == 0 for row in ledger.rows())
+    start(BEAT)
+    start(WORK)
+    wait_until(lambda: states(ledger)[AnalysisState.DONE] == 3)
