@@ -111,3 +111,13 @@ def fingerprint(cases: list[Case]) -> str:
 def read_case(case: Case) -> NDArray[np.float32]:
     """Read the image of a case: float32 (H, W) in [0, 1]."""
     return read_image_file(case.path)
+
+
+def boxed_paths(cases: list[Case], boxes: Path) -> set[Path]:
+    """Name the images of patients whose lesions are boxed: localisation is measured on those."""
+    patients, images = box_patients(boxes), box_images(boxes)
+    return {
+        case.path
+        for case in cases
+        if case.path.name in images or (case.patient_id and case.patient_id in patients)
+    }

@@ -15,7 +15,7 @@ from model.evaluation.discrimination import auc
 from model.network import TriageNetwork, build_network
 from model.training import near_neighbours
 from model.training.augmentation import Augmentation
-from model.training.cases import Case, box_images, box_patients, fingerprint, of_dataset, read_cases
+from model.training.cases import Case, boxed_paths, fingerprint, of_dataset, read_cases
 from model.training.loop import Stage, TrainingConfig, report, train
 from model.training.predictions import predict_images
 from model.training.radiographs import Radiographs, load_images
@@ -37,13 +37,8 @@ class Selection:
 
 def select_training_cases(cases: list[Case], boxes: Path) -> Selection:
     """Leave out every patient with lesion boxes and every near neighbour of honest test images."""
-    patients, images = box_patients(boxes), box_images(boxes)
     of_train = [case for case in cases if case.split == "train"]
-    boxed = {
-        case.path
-        for case in of_train
-        if case.path.name in images or (case.patient_id and case.patient_id in patients)
-    }
+    boxed = boxed_paths(of_train, boxes)
     near = near_neighbour_paths(cases)
     return Selection(
         train=[case for case in of_train if case.path not in boxed | near],

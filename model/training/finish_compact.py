@@ -8,7 +8,7 @@ import argparse
 import csv
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -27,13 +27,14 @@ from model.measured import Evaluation, Metrics
 from model.network import TriageNetwork, build_network
 from model.operating_points import operating_point, threshold_for_sensitivity
 from model.preprocessing import PreprocessingSpec
-from model.training.cases import Case, of_dataset, read_cases
+from model.training.cases import Case, boxed_paths, of_dataset, read_cases
 from model.training.compact import ENCODER, LAST_STAGE
 from model.training.compact_card import INTENDED_USE, compact_card
 from model.training.packing import write_bundle, write_half_weights
 from model.training.predictions import Predicted, predict_images
 from model.training.radiographs import load_prepared
 from model.training.run_record import RECORD
+from model.training.triage_head import FittedHead, refit_triage_head
 
 NAME, VERSION = "chest_xray_compact", "1.0.0"
 SENSITIVITIES = {"sensitive": 0.90, "default": 0.75, "specific": 0.50}
@@ -68,8 +69,10 @@ def finish(data: Path, out: Path, folder: Path, test_log: Path) -> Bundle:
     spec = PreprocessingSpec(size_px=LAST_STAGE.size_px)
     network = build_network(ENCODER.model_dump())
     network.load_state_dict(load_file(out / "checkpoint" / "average.safetensors"))
+    every_case = read_cases(data)
+    head = _refit_head(network, every_case, data.parent / "boxes" / "boxes.csv", spec)
     network = write_half_weights(network, folder)
-    cases = [case for case in read_cases(data) if case.split in HELD_OUT]
+    cases = [case for case in every_case if case.split in HELD_OUT]
     scored = Scored(cases, _predict(network, cases, spec))
 
     val = scored.rows({"nih_cxr14"}, {"val"}, adult=True)
@@ -94,7 +97,11 @@ def finish(data: Path, out: Path, folder: Path, test_log: Path) -> Bundle:
         further=_further(scored, evaluations),
     )
     support = float(np.quantile(scored.predicted.insight_probability[val][labels], 0.1))
-    training = {**record, "bundled_at": datetime.now(UTC).date().isoformat()}
+    training = {
+        **record,
+        "triage_head": asdict(head),
+        "bundled_at": datetime.now(UTC).date().isoformat(),
+    }
     fields = {
         "name": NAME,
         "version": VERSION,
@@ -187,6 +194,18 @@ def _further(scored: Scored, evaluations: tuple[Evaluation, ...]) -> dict[str, f
         "source_auc_from_embedding": readable.from_embedding,
         "source_auc_from_score": readable.from_score,
     }
+
+
+def _refit_head(
+    network: TriageNetwork, cases: list[Case], boxes: Path, spec: PreprocessingSpec
+) -> FittedHead:
+    """Fit the triage head on the NIH adults of train, whose patients are known."""
+    boxed = boxed_paths(cases, boxes)
+    chosen = of_dataset(cases, {"nih_cxr14"}, {"train"}, adult=True)
+    train = [cases[row] for row in chosen if cases[row].path not in boxed]
+    labels = np.array([case.abnormal for case in train], dtype=bool)
+    patients = np.array([case.patient_id for case in train])
+    return refit_triage_head(network, _predict(network, train, spec), labels, patients)
 
 
 def _predict(network: TriageNetwork, cases: list[Case], spec: PreprocessingSpec) -> Predicted:

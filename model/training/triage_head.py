@@ -75,9 +75,7 @@ def _cross_validated_auc(
     return auc(target.numpy() > 0, held_out)
 
 
-def _fit(
-    features: Tensor, offset: Tensor, target: Tensor, penalty: float
-) -> tuple[Tensor, Tensor]:
+def _fit(features: Tensor, offset: Tensor, target: Tensor, penalty: float) -> tuple[Tensor, Tensor]:
     """Minimise mean cross-entropy + penalty/2 * |w|² by L-BFGS; the problem is convex."""
     weight = torch.zeros(features.shape[1], dtype=torch.float64, requires_grad=True)
     bias = torch.zeros((), dtype=torch.float64, requires_grad=True)
@@ -86,7 +84,9 @@ def _fit(
     def closure() -> Tensor:
         optimizer.zero_grad()
         score = features @ weight + bias + offset
-        loss = F.binary_cross_entropy_with_logits(score, target) + penalty / 2 * weight.square().sum()
+        loss = (
+            F.binary_cross_entropy_with_logits(score, target) + penalty / 2 * weight.square().sum()
+        )
         loss.backward()
         return loss
 
