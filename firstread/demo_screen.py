@@ -124,8 +124,8 @@ def print_verdict(console: Console, checks: Sequence[Check], error: str | None) 
         table.add_row(mark, check.subject, Text(check.found, style="dim"))
     console.print(table)
     for check in checks:
-        for complaint in check.complaints[:10]:
-            console.print(f"  {complaint}", markup=False, soft_wrap=True)
+        for sentence in (*check.complaints[:10], *check.notes[:20]):
+            console.print(f"  {sentence}", markup=False, soft_wrap=True)
     if error:
         console.print(f"  sending stopped: {error}", markup=False)
     passed = error is None and checks and all(check.passed for check in checks)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from common.states import AnalysisState, Outcome
 from firstread.demo_ledger import Seen
@@ -23,11 +23,15 @@ ALLOWED_PEAK_MISS_RATE = 0.1
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that had to be so: what was found, and the sentences that say where it was not."""
+    """One thing that had to be so: what was found, and the sentences that say where it was not.
+
+    notes: What a person should know although nothing is wrong with it.
+    """
 
     subject: str
     found: str
     complaints: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -52,6 +56,7 @@ def judge(
 
 def judge_own(answers: Sequence[Acknowledgement], seen: Seen) -> list[Check]:
     """Check what can be said of files whose truth nobody stated."""
+    names = {answer.sop_instance_uid: answer.path.name for answer in answers}
     unfinished = [one.sop_instance_uid for one in seen.objects if one.in_work]
     states = {state: 0 for state in AnalysisState}
     for one in seen.objects:
@@ -63,8 +68,20 @@ def judge_own(answers: Sequence[Acknowledgement], seen: Seen) -> list[Check]:
         "every analysis ended",
         counts or "nothing was taken",
         tuple(f"{uid} still waits" for uid in unfinished),
+        tuple(
+            f"{names.get(one.sop_instance_uid)}: {one.state.replace('_', ' ')}: "
+            f"{one.error or '; '.join(one.reasons)}"
+            for one in seen.objects
+            if one.state in (AnalysisState.FAILED, AnalysisState.NOT_ELIGIBLE)
+        ),
     )
-    return [_kept(answers, seen), ended]
+    refused = tuple(
+        f"{answer.path.name}: not taken: "
+        + (answer.reason if answer.status is None else f"status {answer.status:#06x}")
+        for answer in answers
+        if not answer.stored
+    )
+    return [replace(_kept(answers, seen), notes=refused), ended]
 
 
 def _answers(expectations: Expectations, answers: Sequence[Acknowledgement]) -> Check:

@@ -11,7 +11,7 @@ import pytest
 from common.states import AnalysisState, OrderPriority, Outcome, PrioritySource
 from common.tables import Analysis
 from firstread.demo_ledger import Peak, Seen, SeenObject, SeenStudy, find_peak
-from firstread.demo_verdict import judge
+from firstread.demo_verdict import judge, judge_own
 from firstread.scanner.cases import Case
 from firstread.scanner.expectations import Expectations, ExpectedObject, ExpectedStudy
 from firstread.scanner.send_log import Acknowledgement
@@ -192,3 +192,16 @@ def test_the_peak_is_the_centre_of_the_highest_cell_in_image_pixels() -> None:
         heatmap_affine=[800.0, 0.0, 0.0, 0.0, 400.0, 0.0],
     )  # fmt: skip
     assert find_peak(analysis) == Peak(x=650.0, y=150.0, value=0.75, margin_px=50.0)
+
+
+def test_of_own_files_it_says_what_was_not_taken_or_not_analysed_and_fails_only_on_loss() -> None:
+    seen = change(2, state=AnalysisState.NOT_ELIGIBLE, reasons=("under 18 years",))(SEEN)
+    checks = judge_own(ANSWERS, seen)
+    assert all(check.passed for check in checks)
+    assert [note for check in checks for note in check.notes] == [
+        "3.dcm: not taken: status 0xc000",
+        "2.dcm: not eligible: under 18 years",
+    ]
+    assert not all(check.passed for check in judge_own(ANSWERS, lose(1)(seen)))
+    waiting = change(1, state=AnalysisState.QUEUED)(seen)
+    assert not all(check.passed for check in judge_own(ANSWERS, waiting))
