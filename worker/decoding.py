@@ -7,10 +7,10 @@ the full image never crosses a pipe. No child imports torch.
 
 import heapq
 from collections.abc import Callable, Sequence
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, Future
 from itertools import count
 from pathlib import Path
-from threading import Condition
+from threading import Lock
 from typing import TYPE_CHECKING
 
 from common.errors import (
@@ -81,9 +81,9 @@ class Decoder:
             Child(f"decoder-{number}", upbringing) for number in range(settings.decode_processes)
         ]
         self._children = tuple(self._idle)
-        self._waiting: list[tuple[Urgency, int]] = []
+        self._waiting: list[tuple[Urgency, int, Future[Child]]] = []
         self._numbers = count()
-        self._changed = Condition()
+        self._lock = Lock()
         self._stopped = False
 
     def start(self) -> None:
@@ -135,10 +135,12 @@ class Decoder:
 
     def stop(self) -> None:
         """Kill the children; whoever waits for one gets CancelledError."""
-        with self._changed:
+        with self._lock:
             self._stopped = True
             idle, self._idle = self._idle, []
-            self._changed.notify_all()
+            waiting, self._waiting = self._waiting, []
+        for *_, handed in waiting:
+            handed.cancel()
         for child in self._children:
             if child in idle:
                 child.kill()
@@ -146,21 +148,21 @@ class Decoder:
                 child.interrupt()
 
     def _borrow(self, urgency: Urgency) -> Child:
-        ticket = (urgency, next(self._numbers))
-        with self._changed:
-            heapq.heappush(self._waiting, ticket)
-            while not self._stopped and not (self._idle and self._waiting[0] == ticket):
-                self._changed.wait()
-            self._waiting.remove(ticket)
-            heapq.heapify(self._waiting)
+        """Take an idle child, or wait until it is one's turn to get the next."""
+        handed: Future[Child] = Future()
+        with self._lock:
             if self._stopped:
                 raise CancelledError
-            return self._idle.pop()
+            if self._idle:
+                return self._idle.pop()
+            heapq.heappush(self._waiting, (urgency, next(self._numbers), handed))
+        return handed.result()
 
     def _give_back(self, child: Child) -> None:
-        with self._changed:
-            if not self._stopped:
+        with self._lock:
+            if self._stopped:
+                child.kill()
+            elif self._waiting:  # handed over directly: to wake all who wait costs more than SQL
+                heapq.heappop(self._waiting)[-1].set_result(child)
+            else:
                 self._idle.append(child)
-                self._changed.notify_all()
-                return
-        child.kill()
