@@ -40,7 +40,7 @@ TRAIN_SEEDS = (0, 900)
 CALIBRATION_SEEDS = (1_000_000, 1_000_100)
 TEST_SEEDS = (1_000_100, 1_000_300)
 CONFIG = TrainingConfig(
-    stages=(Stage(size_px=SIZE_PX, samples=48_000),),
+    stages=(Stage(size_px=SIZE_PX, samples=24_000),),
     learning_rate=1.5e-3,
     warmup_samples=1000,
     average_steps=60,
@@ -48,7 +48,7 @@ CONFIG = TrainingConfig(
     dropout=0.0,
     label_smoothing=0.02,
     insight_share=0.5,
-    save_every=200,
+    save_every=100,
 )
 IN_PLACE = Augmentation(
     rotation_deg=0, log_scale=0, log_aspect=0, shift=0, flip=0, sharpness=0.5, noise=0.02, erase=0
