@@ -1,11 +1,11 @@
 """What should become of everything that was sent: the simulator's own word, as JSON."""
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from pydantic import BaseModel, Field
+from scipy.stats import binom
 
 from common.states import AnalysisState, OrderPriority, Outcome, PrioritySource
 from firstread.scanner.cases import Case
@@ -16,10 +16,16 @@ Box = tuple[int, int, int, int]
 ALLOWED_MISS_RATE = 0.1
 ALLOWED_FALSE_FLAG_RATE = 0.1
 ALLOWED_RATES_REASON = (
-    "One in ten of each class, rounded up: a model of 95 % sensitivity and specificity makes two "
-    "or more errors among 15 phantoms in one run of six, three or more in one of 27. A model that "
-    "guesses fails."
+    "The shipped phantom model misses one lesion in ten and falsely flags fewer (its card). In one "
+    "run the count may exceed the rate by chance: what a model of exactly this rate stays within "
+    "in 99 of 100 runs is allowed, but never every phantom of a class."
 )
+CONFIDENCE = 0.99
+
+
+def allowed_errors(rate: float, cases: int) -> int:
+    """Count the errors that a model of this error rate may make by chance among ``cases``."""
+    return min(int(binom.ppf(CONFIDENCE, cases, rate)), cases - 1) if cases else 0
 
 
 class ExpectedObject(BaseModel, frozen=True):
@@ -111,7 +117,7 @@ class FlagTally(BaseModel, frozen=True):
     Attributes:
         missed: SOP Instance UIDs with lesions that were not flagged.
         false_flags: SOP Instance UIDs without lesions that were flagged.
-        misses_allowed, false_flags_allowed: by the stated rates, rounded up.
+        misses_allowed, false_flags_allowed: by the stated rates and chance.
     """
 
     with_lesion: int
@@ -140,8 +146,8 @@ def tally_flags(expectations: Expectations, outcomes: Mapping[str, str]) -> Flag
         without_lesion=len(clear),
         missed=[uid for uid in lesion if outcomes.get(uid) != Outcome.FLAGGED],
         false_flags=[uid for uid in clear if outcomes.get(uid) != Outcome.NOT_FLAGGED],
-        misses_allowed=math.ceil(expectations.allowed_miss_rate * len(lesion)),
-        false_flags_allowed=math.ceil(expectations.allowed_false_flag_rate * len(clear)),
+        misses_allowed=allowed_errors(expectations.allowed_miss_rate, len(lesion)),
+        false_flags_allowed=allowed_errors(expectations.allowed_false_flag_rate, len(clear)),
     )
 
 
