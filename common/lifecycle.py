@@ -12,9 +12,9 @@ counted. Leases live on the database's clock.
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
-from sqlalchemy import and_, case, func, literal, or_, select, update
+from sqlalchemy import Table, and_, case, func, literal, or_, select, update
 from sqlalchemy.engine import CursorResult
 from sqlalchemy.orm import Session
 
@@ -32,6 +32,10 @@ from common.tables import (
 from common.worklist import derive_item
 
 NOW = func.clock_timestamp()
+
+# The table, not the class: an update through the class costs a quarter more on every result.
+_ROWS = cast(Table, Analysis.__table__)
+_INSTANCES = cast(Table, Instance.__table__)
 
 
 @dataclass(frozen=True)
@@ -107,29 +111,28 @@ def claim(
         .scalar_subquery()
     )
     row = session.execute(
-        update(Analysis)
-        .where(Analysis.id == chosen, Analysis.instance_id == Instance.id)
+        update(_ROWS)
+        .where(_ROWS.c.id == chosen, _ROWS.c.instance_id == _INSTANCES.c.id)
         .values(
             state=AnalysisState.RUNNING,
-            attempt=Analysis.attempt + 1,
+            attempt=_ROWS.c.attempt + 1,
             worker=worker,
             claimed_at=NOW,
             lease_until=NOW + timedelta(seconds=lease_s),
         )
         .returning(
-            Analysis.id,
-            Analysis.attempt,
-            Analysis.study_id,
-            Analysis.pipeline,
-            Analysis.model_version_id,
-            Analysis.band,
-            Analysis.due_at,
-            Analysis.losses,
-            Instance.path,
-            Instance.sha256,
-            Instance.sop_instance_uid,
+            _ROWS.c.id,
+            _ROWS.c.attempt,
+            _ROWS.c.study_id,
+            _ROWS.c.pipeline,
+            _ROWS.c.model_version_id,
+            _ROWS.c.band,
+            _ROWS.c.due_at,
+            _ROWS.c.losses,
+            _INSTANCES.c.path,
+            _INSTANCES.c.sha256,
+            _INSTANCES.c.sop_instance_uid,
         )
-        .execution_options(synchronize_session=False)
     ).one_or_none()
     if row is None:
         return None
@@ -330,14 +333,13 @@ def _leave_running(
     session: Session, claimed: Claim, values: dict[str, Any], settings: Settings
 ) -> bool:
     changed = session.execute(
-        update(Analysis)
+        update(_ROWS)
         .where(
-            Analysis.id == claimed.analysis_id,
-            Analysis.state == AnalysisState.RUNNING,
-            Analysis.attempt == claimed.attempt,
+            _ROWS.c.id == claimed.analysis_id,
+            _ROWS.c.state == AnalysisState.RUNNING,
+            _ROWS.c.attempt == claimed.attempt,
         )
         .values(lease_until=None, **values)
-        .execution_options(synchronize_session=False)
     )
     if _count(changed) == 1:
         derive_item(session, claimed.study_id, settings)
