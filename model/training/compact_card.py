@@ -25,8 +25,8 @@ feature map of stride 16 (12 x 12 cells at 192 px). The raw score of an image is
 log odds of both, so INSIGHT's probability is a part of the score, not a second opinion on it.
 Encoder and INSIGHT were trained on all sources; then the triage head alone was fitted anew on the
 {head_cases} NIH adults of train, its penalty ({head_penalty:g}) chosen by cross-validation
-grouped by patients there (AUC {head_auc:.3f}). That both are done was decided on NIH val (AUC 0.771 before
-the new fit, 0.801 after).
+grouped by patients there (AUC {head_auc:.3f}). That both are done was decided on NIH val (AUC
+0.771 before the new fit, 0.801 after).
 Weights in half precision. The whole image is resized to 192 x 192 px, so findings of a few
 pixels at that size (small nodules, thin pneumothoraces) are beyond it.
 
