@@ -5,10 +5,11 @@ import math
 import struct
 import warnings
 import zlib
+from collections.abc import Sequence
 from io import BytesIO
 from os import PathLike
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeGuard
 
 from pydicom import config, dcmread
 from pydicom.dataset import Dataset, FileMetaDataset
@@ -16,6 +17,7 @@ from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.filereader import read_dataset, read_preamble
 from pydicom.tag import BaseTag
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
+from pydicom.valuerep import PersonName
 
 from common.errors import MalformedInstanceError
 
@@ -99,7 +101,7 @@ def texts(header: Dataset, keyword: str) -> tuple[str, ...]:
         value = header.get(keyword)
         if value is None:
             return ()
-        several = [value] if isinstance(value, str | bytes) or not _is_list(value) else list(value)
+        several = list(value) if _is_list(value) else [value]
         return tuple(str(one).strip(" \0") for one in several)
     except PARSER_ERRORS:
         return ()
@@ -169,5 +171,7 @@ def _at_pixels(tag: BaseTag, _vr: str | None, _length: int) -> bool:
     return tag in (0x7FE00008, 0x7FE00009, 0x7FE00010)
 
 
-def _is_list(value: object) -> bool:
-    return hasattr(value, "__iter__") and hasattr(value, "__len__")
+def _is_list(value: object) -> TypeGuard[Sequence[object]]:
+    """Tell several values from one; a person's name can be iterated, letter by letter."""
+    one = isinstance(value, str | bytes | PersonName)
+    return not one and hasattr(value, "__iter__") and hasattr(value, "__len__")

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from common.archive import Archive
 from common.states import AnalysisState
-from common.tables import Analysis, Instance, Study, WorklistItem
+from common.tables import Analysis, Instance, Patient, Study, WorklistItem
 from dicom_listener.contexts import storage_classes, transfer_syntaxes
 from dicom_listener.statuses import StoreStatus
 from tests.integration.listener.conftest import (
@@ -170,6 +170,13 @@ def test_a_crash_between_file_and_row_is_ended_by_the_repeat(
 def test_nothing_about_text_loses_an_image(tags: dict[str, object], listen: Listen) -> None:
     with warnings.catch_warnings(action="ignore"):  # pydicom's, of the values that are wanted here
         assert send(listen(), radiograph(**tags)) == [StoreStatus.SUCCESS]
+
+
+def test_a_patients_name_is_kept_whole(listen: Listen, sessions: sessionmaker[Session]) -> None:
+    dataset = radiograph(PatientName="PHANTOM^Ada^^Dr")
+    assert send(listen(), dataset) == [StoreStatus.SUCCESS]
+    with sessions() as session:
+        assert session.execute(select(Patient.patient_name)).scalar_one() == "PHANTOM^Ada^^Dr"
 
 
 def test_bytes_that_are_no_text_lose_no_image(
