@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from model.encoders.compact import CompactEncoder, CompactSpec
+from model.encoders.building import build_encoder
 from model.encoders.encoder import Encoder
 from model.insight import InsightHead, InsightOutput
 
@@ -57,5 +57,4 @@ def build_network(
     encoder: dict[str, object], *, drop_path: float = 0.0, dropout: float = 0.0
 ) -> TriageNetwork:
     """Build an untrained network from the ``encoder`` entry of a bundle."""
-    spec = CompactSpec.model_validate(encoder)
-    return TriageNetwork(CompactEncoder(spec, drop_path), dropout=dropout)
+    return TriageNetwork(build_encoder(encoder, drop_path=drop_path), dropout=dropout)

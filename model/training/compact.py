@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from model.encoders.compact import CompactSpec
+from model.encoders.compact_regnet import CompactRegNetSpec
 from model.evaluation.discrimination import auc
 from model.network import TriageNetwork, build_network
 from model.training import near_neighbours
@@ -21,9 +21,9 @@ from model.training.predictions import predict_images
 from model.training.radiographs import Radiographs, load_images
 from model.training.run_record import write_run_record
 
-ENCODER = CompactSpec()
-STAGES = (Stage(size_px=96, samples=32_000), Stage(size_px=128, samples=18_000))
-LAST_STAGE = Stage(size_px=192, samples=10_000)
+ENCODER = CompactRegNetSpec()
+STAGES = (Stage(size_px=128, samples=80_000), Stage(size_px=160, samples=25_000))
+LAST_STAGE = Stage(size_px=192, samples=15_000)
 NEIGHBOURS_PX = 128
 
 
@@ -35,9 +35,14 @@ class Selection:
     left_out: dict[str, int]
 
 
-def select_training_cases(cases: list[Case], boxes: Path) -> Selection:
-    """Leave out every patient with lesion boxes and every near neighbour of honest test images."""
-    of_train = [case for case in cases if case.split == "train"]
+def select_training_cases(
+    cases: list[Case], boxes: Path, without: frozenset[str] = frozenset()
+) -> Selection:
+    """Leave out every patient with lesion boxes and every near neighbour of honest test images.
+
+    ``without`` names data sets that are left out whole.
+    """
+    of_train = [case for case in cases if case.split == "train" and case.dataset not in without]
     boxed = boxed_paths(of_train, boxes)
     near = near_neighbour_paths(cases)
     return Selection(
@@ -56,11 +61,13 @@ def near_neighbour_paths(cases: list[Case]) -> set[Path]:
     return {adults[row].path for row in candidates[cosine > near_neighbours.THRESHOLD]}
 
 
-def train_compact(data: Path, out: Path, config: TrainingConfig) -> TriageNetwork:
+def train_compact(
+    data: Path, out: Path, config: TrainingConfig, without: frozenset[str] = frozenset()
+) -> TriageNetwork:
     """Train or resume; the checkpoint and the record of the run lie in ``out``."""
     torch.manual_seed(config.seed)
     cases = read_cases(data)
-    selection = select_training_cases(cases, data.parent / "boxes" / "boxes.csv")
+    selection = select_training_cases(cases, data.parent / "boxes" / "boxes.csv", without)
     report(f"{len(selection.train)} training images; left out: {selection.left_out}")
     write_run_record(
         out,
@@ -69,6 +76,7 @@ def train_compact(data: Path, out: Path, config: TrainingConfig) -> TriageNetwor
             "fingerprint": fingerprint(cases),
             "train_images": len(selection.train),
             "left_out": selection.left_out,
+            "without": sorted(without),
             "near_neighbour_cosine": near_neighbours.THRESHOLD,
         },
     )
@@ -95,11 +103,12 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder with cxr.csv and images/")
     parser.add_argument("--out", type=Path, required=True, help="folder of the run")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--without", nargs="*", default=[], help="data sets to leave out")
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     config = TrainingConfig(stages=(*STAGES, LAST_STAGE), seed=arguments.seed)
-    train_compact(arguments.data, arguments.out, config)
+    train_compact(arguments.data, arguments.out, config, frozenset(arguments.without))
 
 
 if __name__ == "__main__":

@@ -212,7 +212,10 @@ def _learning_rate(config: TrainingConfig, samples: int) -> float:
 
 @torch.no_grad()
 def _update_average(average: nn.Module, network: nn.Module, keep: float) -> None:
-    """Let the averaged weights follow the trained ones."""
-    pairs = zip(average.parameters(), network.parameters(), strict=True)
+    """Let the averaged weights, and the statistics of batch norm, follow the trained ones."""
+    pairs = zip(average.state_dict().values(), network.state_dict().values(), strict=True)
     for mean, current in pairs:
-        mean.lerp_(current, 1 - keep)
+        if mean.is_floating_point():
+            mean.lerp_(current, 1 - keep)
+        else:
+            mean.copy_(current)

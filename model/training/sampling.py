@@ -24,8 +24,14 @@ def group_of(case: Case) -> str:
 
 
 def sampling_probabilities(cases: list[Case]) -> NDArray[np.float64]:
-    """Give each case its chance of being drawn next; sums to 1."""
+    """Give each case its chance of being drawn next; sums to 1, over either label to a half.
+
+    A group without cases leaves its share to the others of its label.
+    """
     keys = [(group_of(case), case.abnormal) for case in cases]
     sizes = {key: keys.count(key) for key in SHARES}
     chances = np.array([SHARES[key] / sizes[key] for key in keys])
-    return chances / chances.sum()
+    abnormal = np.array([case.abnormal for case in cases])
+    for label in (abnormal, ~abnormal):
+        chances[label] /= 2 * chances[label].sum()
+    return chances
