@@ -15,6 +15,7 @@ FirstreadError
 ├── OperatorError                the operator's fault: the process stops and says what to do
 │   ├── ConfigurationError       a setting is missing or impossible
 │   ├── BundleError              a model bundle is damaged or incomplete
+│   ├── TrainingDataError        a manifest, or what was made from it, cannot be used
 │   └── UnreachableError         a database or broker that does not answer at start
 └── StorageUnavailableError      disk full or database away: the sender may try again
 
@@ -80,6 +81,10 @@ class ConfigurationError(OperatorError):
 
 class BundleError(OperatorError):
     """A model bundle is damaged, incomplete or unknown."""
+
+
+class TrainingDataError(OperatorError):
+    """A manifest, its images or features made from them cannot be used; says which and why."""
 
 
 class UnreachableError(OperatorError):

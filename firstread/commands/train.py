@@ -1,0 +1,12 @@
+"""Commands that train, calibrate and measure: offline jobs over files, no service needed."""
+
+import typer
+
+from firstread.commands import train_manifest
+
+app = typer.Typer(
+    help="Train, calibrate and measure models. Offline jobs: start with `manifest`, then "
+    "`features`. Each can be stopped and started again, and writes what it was beside its result.",
+    no_args_is_help=True,
+)
+app.add_typer(train_manifest.app, name="manifest")
