@@ -11,7 +11,8 @@ FirstreadError
 │   ├── OversizedImageError      larger than the bound that is set before decoding
 │   ├── DecodeTimeoutError       decoding outlived its deadline
 │   ├── DecodeCrashError         the decoding process died
-│   └── PredictionError          the model gave no finite answer for this image
+│   ├── PredictionError          the model gave no finite answer for this image
+│   └── NotEligibleError         a series or slide that its pipeline was not made for
 ├── OperatorError                the operator's fault: the process stops and says what to do
 │   ├── ConfigurationError       a setting is missing or impossible
 │   ├── BundleError              a model bundle is damaged or incomplete
@@ -69,6 +70,10 @@ class DecodeCrashError(ImageError):
 
 class PredictionError(ImageError):
     """The model gave no finite answer for this image."""
+
+
+class NotEligibleError(ImageError):
+    """A series or slide that the asked pipeline was not made for; the message is the reason."""
 
 
 class OperatorError(FirstreadError):
