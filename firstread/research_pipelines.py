@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from importlib import import_module
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from common.settings import Settings
-from model.bundles import Bundle
+if TYPE_CHECKING:
+    from common.settings import Settings
+    from model.bundles import Bundle
 
 
 class ResearchPipelineName(StrEnum):
@@ -76,7 +77,7 @@ class ResearchPipeline(Protocol):
 
 
 def load_research_pipeline(
-    name: ResearchPipelineName, bundle: Bundle, settings: Settings
+    name: ResearchPipelineName, bundle: "Bundle", settings: "Settings"
 ) -> ResearchPipeline:
     """Load a bundle of this pipeline.
 
