@@ -1,12 +1,18 @@
 """INSIGHT: sizes as published, pooling that stays in range, thresholds that cut nothing flat."""
 
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from model.insight import (
     InsightHead,
+    InsightOutput,
+    StreamedSmoothMax,
     alpha_for,
     decoupling_penalty,
     insight_loss,
@@ -20,6 +26,9 @@ from model.insight import (
     [
         ((14, 14), 1024, 1, "spatial", 669_954),
         ((14, 14), 1024, 1, "channel", 420_354),
+        ((16, 16), 1024, 1, "channel", 420_354),
+        ((15, 15), 2048, 1, "channel", 551_426),
+        ((37, 37), 1024, 1, "channel", 420_354),
         ((16, 16), 1024, 1, "spatial", 746_754),
         ((16, 16), 1024, 14, "spatial", 755_100),
         ((16, 16), 1024, 14, "channel", 428_700),
@@ -36,6 +45,32 @@ def test_the_head_has_as_many_parameters_as_published(
     head = InsightHead(width, findings, layer_norm=kind, grid=grid)
 
     assert sum(p.numel() for p in head.parameters()) == parameters
+
+
+@pytest.mark.parametrize(
+    ("grid", "width", "findings", "convolutions", "operations"),
+    [
+        (14, 1024, 1, 419_074, 164e6),
+        (16, 1024, 1, 419_074, 214e6),
+        (16, 1024, 14, 427_420, 219e6),
+        (15, 2048, 1, 550_146, 247e6),
+        (15, 2048, 14, 558_492, 251e6),
+        (37, 1024, 1, 419_074, 1.15e9),
+    ],
+)
+def test_convolutions_and_operations_are_those_of_the_published_head(
+    grid: int, width: int, findings: int, convolutions: int, operations: float
+) -> None:
+    with torch.device("meta"):
+        head, spatial = InsightHead(width, findings), torch.empty(1, width, grid, grid)
+        with FlopCounterMode(display=False) as counter:
+            head.logits(spatial)
+
+    of_convolutions = [
+        p for m in head.modules() if isinstance(m, nn.Conv2d) for p in m.parameters()
+    ]
+    assert sum(p.numel() for p in of_convolutions) == convolutions
+    assert counter.get_total_flops() == pytest.approx(operations, rel=0.01)
 
 
 @settings(max_examples=50, deadline=None)
@@ -96,6 +131,33 @@ def test_a_batch_is_pooled_image_by_image_and_a_bag_as_one() -> None:
 
     assert torch.allclose(head(spatial).probability, one_by_one, atol=1e-6)
     assert bag(spatial).probability.shape == (1, 1)
+
+
+def test_tiles_taken_one_after_the_other_pool_to_what_the_bag_gives() -> None:
+    torch.manual_seed(0)
+    tiles = torch.randn(6, 8, 5, 5)
+    bag = InsightHead(8, findings=2, bag=True).eval()
+    single = InsightHead(8, findings=2).eval()
+    single.load_state_dict(bag.state_dict())
+    streamed = StreamedSmoothMax(alpha_for(6 * 25))
+
+    for chunk in tiles.split(4):
+        streamed.add(single(chunk).heatmap)
+
+    assert torch.allclose(streamed.probability().float(), bag(tiles).probability[0], atol=1e-6)
+
+
+def test_a_stream_without_maps_has_no_probability() -> None:
+    with pytest.raises(ValueError, match="no map"):
+        StreamedSmoothMax(8.0).probability()
+
+
+def test_label_smoothing_moves_the_target_towards_a_half() -> None:
+    output = InsightOutput(torch.tensor([[0.8]]), torch.zeros(1, 1, 1, 1), torch.zeros(1, 1, 1, 1))
+
+    smoothed = insight_loss(output, torch.ones(1, 1), label_smoothing=0.2)
+
+    assert smoothed.item() == pytest.approx(-0.9 * math.log(0.8) - 0.1 * math.log(0.2), rel=1e-5)
 
 
 def test_a_spatial_layer_norm_asks_for_its_grid() -> None:
