@@ -46,9 +46,9 @@ class CompactRegNet(nn.Module):
             raise TypeError(f"timm's {spec.trunk} is no RegNet")
         self.regnet = regnet
         stages = regnet.feature_info[1:]
-        self.embedding_width: int = stages[-1]["num_chs"]
-        self.spatial_width: int = stages[spec.spatial_stage]["num_chs"]
-        self.spatial_stride_px: int = stages[spec.spatial_stage]["reduction"]
+        self.embedding_width = int(stages[-1]["num_chs"])
+        self.spatial_width = int(stages[spec.spatial_stage]["num_chs"])
+        self.spatial_stride_px = int(stages[spec.spatial_stage]["reduction"])
         self._spatial_stage = spec.spatial_stage
 
     def forward(self, images: Tensor) -> Features:

@@ -7,12 +7,12 @@ from model.training.cases import Case
 
 SHARES: dict[tuple[str, bool], float] = {
     # (group, abnormal): share of a batch. Half of each batch is abnormal.
-    ("nih_cxr14", False): 0.22,
-    ("nih_cxr14", True): 0.30,
+    ("nih_cxr14", False): 0.27,
+    ("nih_cxr14", True): 0.35,
     ("other_adults", False): 0.15,
     ("other_adults", True): 0.07,
-    ("children", False): 0.13,
-    ("children", True): 0.13,
+    ("children", False): 0.08,
+    ("children", True): 0.08,
 }
 
 
