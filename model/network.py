@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from model.encoders.building import build_encoder
-from model.encoders.encoder import Encoder
+from model.encoders.encoder import Encoder, Features
 from model.insight import InsightHead, InsightOutput
 
 PROBABILITY_EPS = 1e-4
@@ -46,7 +46,10 @@ class TriageNetwork(nn.Module):
 
     def forward(self, images: Tensor) -> TriageOutput:
         """Score a batch; see the class for shapes."""
-        features = self.encoder(images)
+        return self.read(self.encoder(images))
+
+    def read(self, features: Features) -> TriageOutput:
+        """Score a batch that is encoded already."""
         insight = self.insight(features.spatial)
         of_places = torch.logit(insight.probability[:, 0], eps=PROBABILITY_EPS)  # (B,)
         score = self.triage(features.embedding)[:, 0] + of_places

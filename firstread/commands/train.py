@@ -2,7 +2,7 @@
 
 import typer
 
-from firstread.commands import train_manifest
+from firstread.commands import train_features, train_manifest
 
 app = typer.Typer(
     help="Train, calibrate and measure models. Offline jobs: start with `manifest`, then "
@@ -10,3 +10,6 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 app.add_typer(train_manifest.app, name="manifest")
+app.command(
+    epilog="Example: firstread train features nih.csv --bundle chest_xray_compact --out features"
+)(train_features.features)

@@ -7,6 +7,7 @@ column is kept, to stratify results by. Nothing here opens an image.
 import csv
 import hashlib
 import io
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -94,7 +95,7 @@ def write_manifest(path: Path, rows: Iterable[ManifestRow]) -> Manifest:
     every_row = list(rows)
     further = list(dict.fromkeys(name for row in every_row for name in row.columns))
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     with partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, [*REQUIRED, *further], restval="", lineterminator="\n")
         writer.writeheader()

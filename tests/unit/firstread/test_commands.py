@@ -18,22 +18,20 @@ from tests.conftest import REPOSITORY
 
 NAMED_BY_THE_PROJECT = {
     "up", "demo", "listen", "work", "beat", "dashboard", "migrate", "send", "simulate", "triage",
-    "worklist", "status", "close", "retry", "reprocess", "models", "doctor",
+    "worklist", "status", "close", "retry", "reprocess", "models", "doctor", "train",
 }  # fmt: skip
 
 
-def all_commands() -> Iterator[tuple[str, Any]]:
+def all_commands(group: Any) -> Iterator[tuple[str, Any]]:  # noqa: ANN401 - Typer's own click
     """Give every command with its full name."""
-    group: Any = typer.main.get_command(app)
     for name, command in group.commands.items():
         if hasattr(command, "commands"):
-            for inner, leaf in command.commands.items():
-                yield f"{name} {inner}", leaf
+            yield from ((f"{name} {inner}", leaf) for inner, leaf in all_commands(command))
         else:
             yield name, command
 
 
-COMMANDS = dict(all_commands())
+COMMANDS = dict(all_commands(typer.main.get_command(app)))
 
 
 def run(*arguments: str, home: Path, **variables: str) -> subprocess.CompletedProcess[str]:
