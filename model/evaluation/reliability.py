@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 BINS = 5
+SIMULATIONS = 2000
+CELLS_AT_ONCE = 2_000_000
 
 
 class ReliabilityBin(NamedTuple):
@@ -17,6 +19,14 @@ class ReliabilityBin(NamedTuple):
     mean_probability: float
     observed: float
     n: int
+
+
+class SimulatedError(NamedTuple):
+    """The errors that perfect probabilities show by chance: their mean and where 95 % lie."""
+
+    mean: float
+    low: float
+    high: float
 
 
 def brier_score(labels: ArrayLike, probabilities: ArrayLike) -> float:
@@ -45,6 +55,29 @@ def expected_calibration_error(
     diagram = reliability_diagram(labels, probabilities, bins)
     total = sum(one.n for one in diagram)
     return sum(abs(one.mean_probability - one.observed) * one.n for one in diagram) / total
+
+
+def ece_under_perfect_calibration(
+    probabilities: ArrayLike, bins: int = BINS, *, simulations: int = SIMULATIONS, seed: int = 0
+) -> SimulatedError:
+    """Simulate the expected calibration error of these very probabilities, were they true.
+
+    With few cases it is far from 0: an error inside the range speaks for no miscalibration.
+
+    Source: Broecker and Smith 2007 (consistency resampling), with the probabilities kept.
+    """
+    p = np.sort(np.asarray(probabilities, dtype=np.float64))
+    generator = np.random.default_rng(seed)
+    starts = np.cumsum([0] + [len(rows) for rows in np.array_split(p, min(bins, len(p)))])[:-1]
+    said = np.add.reduceat(p, starts)
+    errors: list[float] = []
+    while len(errors) < simulations:
+        count = min(simulations - len(errors), max(1, CELLS_AT_ONCE // len(p)))
+        labels = generator.random((count, len(p))) < p
+        seen = np.add.reduceat(labels, starts, axis=1, dtype=np.float64)
+        errors.extend(np.abs(seen - said).sum(axis=1) / len(p))
+    low, high = np.quantile(errors, [0.025, 0.975])
+    return SimulatedError(float(np.mean(errors)), float(low), float(high))
 
 
 def calibration_line(labels: ArrayLike, probabilities: ArrayLike) -> tuple[float, float]:

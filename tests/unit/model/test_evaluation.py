@@ -10,6 +10,7 @@ from model.evaluation.localisation import points_at_a_box
 from model.evaluation.reliability import (
     brier_score,
     calibration_line,
+    ece_under_perfect_calibration,
     expected_calibration_error,
     reliability_diagram,
 )
@@ -59,6 +60,22 @@ def test_probabilities_that_are_true_have_slope_one_and_little_error() -> None:
     assert slope == pytest.approx(1, abs=0.05)
     assert intercept == pytest.approx(0, abs=0.05)
     assert expected_calibration_error(labels, probabilities) < 0.02
+
+
+def test_the_simulated_error_is_that_of_labels_drawn_from_the_probabilities() -> None:
+    generator = np.random.default_rng(3)
+    probabilities = generator.random(150)
+    errors = [
+        expected_calibration_error(generator.random(150) < probabilities, probabilities)
+        for _ in range(1500)
+    ]
+
+    simulated = ece_under_perfect_calibration(probabilities)
+
+    assert simulated.mean == pytest.approx(np.mean(errors), abs=0.002)
+    assert simulated.low == pytest.approx(np.quantile(errors, 0.025), abs=0.004)
+    assert simulated.high == pytest.approx(np.quantile(errors, 0.975), abs=0.006)
+    assert simulated.low > 0.015
 
 
 def test_overconfident_probabilities_have_a_slope_below_one() -> None:
