@@ -16,6 +16,7 @@ FirstreadError
 ├── OperatorError                the operator's fault: the process stops and says what to do
 │   ├── ConfigurationError       a setting is missing or impossible
 │   ├── BundleError              a model bundle is damaged or incomplete
+│   ├── CheckpointError          a file of weights that cannot be imported
 │   ├── TrainingDataError        a manifest, or what was made from it, cannot be used
 │   └── UnreachableError         a database or broker that does not answer at start
 └── StorageUnavailableError      disk full or database away: the sender may try again
@@ -86,6 +87,10 @@ class ConfigurationError(OperatorError):
 
 class BundleError(OperatorError):
     """A model bundle is damaged, incomplete or unknown."""
+
+
+class CheckpointError(OperatorError):
+    """A file of weights, or of its tokenizer, cannot be imported; one line says why."""
 
 
 class TrainingDataError(OperatorError):

@@ -78,3 +78,43 @@ def test_the_affine_leads_from_the_square_to_the_image() -> None:
 def test_a_specification_with_crossed_percentiles_is_refused() -> None:
     with pytest.raises(ValidationError):
         PreprocessingSpec(size_px=64, low_percentile=90, high_percentile=10)
+
+
+def official_pixels(image: Image.Image, size_px: int) -> np.ndarray:
+    """Do what the official evaluation does before it standardises, in its own order."""
+    resized = image.convert("RGB").resize((size_px, size_px), Image.Resampling.BICUBIC)
+    return (np.asarray(resized).astype(np.float32) / np.float32(255)).transpose(2, 0, 1)
+
+
+@pytest.mark.parametrize("shape", [(600, 480), (480, 480), (333, 1111), (100, 90)])
+def test_eight_bits_are_resized_to_the_bit_as_pillow_does(
+    tmp_path: Path, shape: tuple[int, int]
+) -> None:
+    spec = PreprocessingSpec(size_px=480, interpolation="pil_bicubic", stretch=False, mean=0, std=1)
+    random = np.random.default_rng(0)
+    grey = random.integers(0, 256, shape, dtype=np.uint8)
+    colour = random.integers(0, 256, (*shape, 3), dtype=np.uint8)
+    Image.fromarray(grey).save(tmp_path / "grey.png")
+    expected = official_pixels(Image.fromarray(grey), 480)
+
+    from_array = prepare(grey, spec).pixels
+    from_file = prepare(read_image_file(tmp_path / "grey.png"), spec).pixels
+    from_colour = prepare(colour, spec).pixels
+
+    assert all((from_array == channel).all() for channel in expected)
+    assert (from_file == from_array).all()
+    assert (from_colour == official_pixels(Image.fromarray(colour), 480)).all()
+    assert from_array.dtype == np.float32
+
+
+def test_without_a_stretch_the_grey_scale_stays() -> None:
+    grey = np.full((90, 80), 51, np.uint8)
+    spec = PreprocessingSpec(size_px=64, stretch=False)
+
+    np.testing.assert_allclose(resize_and_stretch(grey, spec), 0.2, atol=1e-6)
+
+
+def test_bundles_written_before_pillow_was_a_choice_mean_what_they_meant() -> None:
+    old = '{"size_px": 64, "low_percentile": 1.0, "high_percentile": 99.0, "interpolation": "area"}'
+
+    assert PreprocessingSpec.model_validate_json(old) == SPEC
