@@ -123,7 +123,14 @@ class InsightHead(nn.Module):
 
     def forward(self, spatial: Tensor) -> InsightOutput:
         """Say where and whether; see the class for shapes."""
-        detection, context = self.logits(spatial)
+        return self.combine(*self.logits(spatial))
+
+    def combine(self, detection: Tensor, context: Tensor) -> InsightOutput:
+        """Fuse and pool the logits; those of a large bag may come from ``logits`` piece by piece.
+
+        Shapes:
+            detection, context: float (B, K, h, w)
+        """
         heatmap = detection.sigmoid() * (1.0 - context.sigmoid())  # d * (1 - c)
         return self.pool(heatmap, detection)
 

@@ -49,12 +49,9 @@ def read_pixels(
 
 def render(stored: NDArray[np.uint16], header: Dataset, geometry: Geometry) -> NDArray[np.float32]:
     """Map stored values (bit patterns, (H, W)) to what is displayed, by one table of all values."""
-    patterns = 1 << geometry.bits_stored
-    values = np.arange(patterns, dtype=np.float64)
-    if geometry.is_signed:
-        values[patterns // 2 :] -= patterns
-    present = np.bincount(stored.ravel(), minlength=patterns) > 0
-    padding = _find_padding(header, values, patterns)
+    values = values_of_patterns(geometry)
+    present = np.bincount(stored.ravel(), minlength=len(values)) > 0
+    padding = find_padding(header, values)
     valid = present & ~padding
     if not valid.any():
         raise UnreadablePixelsError("all pixels are padding")
@@ -80,11 +77,20 @@ def is_inverted(header: Dataset) -> bool:
     return text(header, "PhotometricInterpretation") == "MONOCHROME1"
 
 
-def _find_padding(header: Dataset, values: NDArray[np.float64], patterns: int) -> NDArray[np.bool_]:
+def values_of_patterns(geometry: Geometry) -> NDArray[np.float64]:
+    """Give the stored value that each pattern of bits means; (2 ** bits stored,)."""
+    patterns = 1 << geometry.bits_stored
+    values = np.arange(patterns, dtype=np.float64)
+    if geometry.is_signed:
+        values[patterns // 2 :] -= patterns
+    return values
+
+
+def find_padding(header: Dataset, values: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Mark the stored values from Pixel Padding Value to its range limit, in either order."""
     padding = numbers(header, "PixelPaddingValue")[:1]
     if not padding:
-        return np.zeros(patterns, dtype=bool)
+        return np.zeros(len(values), dtype=bool)
     limits = [
         _as_stored(value, values)
         for value in (*padding, *numbers(header, "PixelPaddingRangeLimit")[:1])
