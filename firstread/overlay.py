@@ -1,4 +1,4 @@
-"""Draw a heatmap over its radiograph, on an absolute scale with a legend."""
+"""Draw a heatmap over its radiograph or slide, on an absolute scale with a legend."""
 
 from pathlib import Path
 
@@ -38,14 +38,47 @@ def draw_overlay(
     Returns:
         uint8 (h', w', 3), BGR as OpenCV has it; the longer side of the radiograph at most 1024.
     """
-    scale = min(1.0, MAX_SIDE_PX / max(grey.shape))
-    rows, columns = (max(1, round(side * scale)) for side in grey.shape)
+    rows, columns = _shown_size(grey.shape)
     shown = cv2.resize(grey, (columns, rows), interpolation=cv2.INTER_AREA)
     radiograph = np.repeat((shown / 257.0).astype(np.float32)[..., None], 3, axis=2)
+    return _blend(radiograph, heatmap, affine, size_px, caption)
+
+
+def draw_colour_overlay(
+    picture: NDArray[np.uint8],
+    heatmap: NDArray[np.floating],
+    affine: Affine,
+    *,
+    size_px: tuple[float, float],
+    caption: str = "",
+) -> NDArray[np.uint8]:
+    """Lay a heatmap over an RGB picture (h, w, 3), as ``draw_overlay`` does over a radiograph.
+
+    ``affine`` and ``size_px`` may be in any unit of length, if only in the same.
+    """
+    rows, columns = _shown_size(picture.shape)
+    shown = cv2.resize(picture, (columns, rows), interpolation=cv2.INTER_AREA)
+    return _blend(shown[..., ::-1].astype(np.float32), heatmap, affine, size_px, caption)
+
+
+def _shown_size(shape: tuple[int, ...]) -> tuple[int, int]:
+    scale = min(1.0, MAX_SIDE_PX / max(shape[:2]))
+    return max(1, round(shape[0] * scale)), max(1, round(shape[1] * scale))
+
+
+def _blend(
+    picture: NDArray[np.float32],
+    heatmap: NDArray[np.floating],
+    affine: Affine,
+    size_px: tuple[float, float],
+    caption: str,
+) -> NDArray[np.uint8]:
+    """Blend a BGR picture with the heatmap and put the legend beside it."""
+    rows, columns = picture.shape[:2]
     heat = _spread(heatmap, affine, (rows / size_px[0], columns / size_px[1]), (rows, columns))
     colours = _colour(heat)
     opacity = _OPACITY * heat[..., None]
-    blended = np.rint(radiograph * (1 - opacity) + colours * opacity).astype(np.uint8)
+    blended = np.rint(picture * (1 - opacity) + colours * opacity).astype(np.uint8)
     return np.hstack([blended, _draw_legend(rows, caption)])
 
 
