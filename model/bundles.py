@@ -1,20 +1,23 @@
 """A bundle: weights and everything that gives their output a meaning, in one folder.
 
 ``bundle.json`` says what it is and how its output is read, ``weights.safetensors`` holds the
-numbers, ``card.md`` tells a person. They move together or not at all: hashes bind them. No torch.
+numbers, ``card.md`` tells a person; an encoder that reads text brings further files. They move
+together or not at all: hashes bind them. No torch.
 """
 
 import hashlib
 import json
 import struct
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from common.errors import BundleError
 from model.calibration import Calibrator
+from model.checkpoint_files import file_sha256
 from model.eligibility import EligibilityRules
 from model.measured import Metrics
 from model.operating_points import OperatingPoint
@@ -25,6 +28,7 @@ DESCRIPTION, WEIGHTS, CARD = "bundle.json", "weights.safetensors", "card.md"
 EVALUATED_PER_CLASS = 100
 HEAD_PREFIX = "triage."
 
+FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9_.-]*$")]
 Outcome = Literal["flagged", "not_flagged", "abstained"]
 
 
@@ -60,9 +64,9 @@ class Bundle(BaseModel):
     training: dict[str, Any] = {}
     intended_use: str
     licence: str
-    files: dict[str, str] = Field(description="SHA-256 of each of the other two files, in hex")
+    files: dict[FileName, str] = Field(description="SHA-256 of each of the other files, in hex")
     folder: Path = Field(exclude=True)
-    sha256: str = Field(exclude=True, description="of all three files and their names")
+    sha256: str = Field(exclude=True, description="of all files and their names")
 
     @cached_property
     def operating_point(self) -> OperatingPoint:
@@ -122,34 +126,34 @@ def read_bundle(folder: Path) -> Bundle:
     Raises:
         BundleError: a file is missing or was changed, or the description cannot be understood.
     """
-    hashes: dict[str, str] = {}
     for name in (DESCRIPTION, WEIGHTS, CARD):
-        path = folder / name
-        if not path.is_file():
+        if not (folder / name).is_file():
             raise BundleError(f"{folder}: {name} is missing")
-        with path.open("rb") as file:
-            hashes[name] = hashlib.file_digest(file, "sha256").hexdigest()
+    description = (folder / DESCRIPTION).read_bytes()
     try:
-        description = json.loads((folder / DESCRIPTION).read_bytes())
-        bundle = Bundle.model_validate(
-            {**description, "folder": folder, "sha256": _hash_of_hashes(hashes)}
-        )
+        fields = {**json.loads(description), "folder": folder, "sha256": ""}
+        bundle = Bundle.model_validate(fields)
     except (ValueError, TypeError, ValidationError) as error:
         raise BundleError(f"{folder}: {DESCRIPTION} cannot be understood: {error}") from error
-    for name in (WEIGHTS, CARD):
+    hashes = {DESCRIPTION: hashlib.sha256(description).hexdigest()}
+    for name in (WEIGHTS, CARD, *sorted(bundle.files.keys() - {WEIGHTS, CARD})):
+        if not (folder / name).is_file():
+            raise BundleError(f"{folder}: {name} is missing")
+        hashes[name] = file_sha256(folder / name)
         if bundle.files.get(name) != hashes[name]:
             raise BundleError(f"{folder}: {name} is not the file that {DESCRIPTION} names")
-    return bundle
+    return bundle.model_copy(update={"sha256": _hash_of_hashes(hashes)})
 
 
-def write_description(folder: Path, fields: dict[str, Any]) -> Bundle:
+def write_description(
+    folder: Path, fields: dict[str, Any], further_files: Sequence[str] = ()
+) -> Bundle:
     """Write bundle.json beside the weights and the card that already lie there, then read it.
 
-    ``fields`` are those of ``Bundle`` without ``files``, ``folder`` and ``sha256``.
+    ``fields`` are those of ``Bundle`` without ``files``, ``folder`` and ``sha256``;
+    ``further_files`` are the names of others that belong to the bundle.
     """
-    files = {
-        name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in (WEIGHTS, CARD)
-    }
+    files = {name: file_sha256(folder / name) for name in (WEIGHTS, CARD, *further_files)}
     bundle = Bundle.model_validate({**fields, "files": files, "folder": folder, "sha256": ""})
     (folder / DESCRIPTION).write_text(bundle.model_dump_json(indent=2) + "\n")
     return read_bundle(folder)
