@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from common.errors import BundleError
-from model.calibration import Calibrator
+from model.calibrators import AnyCalibrator
 from model.checkpoint_files import file_sha256
 from model.eligibility import EligibilityRules
 from model.measured import Metrics
@@ -54,7 +54,7 @@ class Bundle(BaseModel):
     pipeline: Literal["chest_xray", "chest_ct", "slide", "phantom"]
     encoder: dict[str, Any]
     preprocessing: PreprocessingSpec
-    calibrator: Calibrator | None = None
+    calibrator: AnyCalibrator | None = None
     operating_points: tuple[OperatingPoint, ...] = ()
     default_operating_point: str | None = None
     abstain_between: tuple[float, float] | None = None

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from model.bundles import Bundle
-from model.calibration import Calibrator
+from model.calibrators import LogisticCalibrator
 from model.eligibility import EligibilityRules
 from model.encoders.compact import CompactSpec
 from model.measured import Evaluation, Metrics
@@ -17,7 +17,7 @@ from model.training.packing import DISCLAIMER, write_bundle, write_half_weights
 
 SIZE_PX = 64
 ENCODER = CompactSpec(widths=(8, 16, 24, 32), depths=(1, 1, 1, 1), heads=(1, 2, 3, 4))
-CALIBRATOR = Calibrator(
+CALIBRATOR = LogisticCalibrator(
     method="platt",
     slope=1.5,
     intercept=0.25,

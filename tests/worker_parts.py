@@ -17,7 +17,7 @@ from safetensors.numpy import save_file
 
 from common.errors import StorageUnavailableError, UnreadablePixelsError
 from model.bundles import Bundle, write_description
-from model.calibration import Calibrator
+from model.calibrators import LogisticCalibrator
 from model.eligibility import EligibilityRules, Policy
 from model.examination import Examined
 from model.measured import Evaluation, Metrics
@@ -148,7 +148,7 @@ def make_bundle(
             "pipeline": "chest_xray",
             "encoder": {},
             "preprocessing": PreprocessingSpec(size_px=SIDE_PX),
-            "calibrator": Calibrator(
+            "calibrator": LogisticCalibrator(
                 method="platt", slope=1, prevalence=0.5, cases=1, log_loss=0.1, fitted_on="nothing"
             ),
             "operating_points": (point,) if complete else (),

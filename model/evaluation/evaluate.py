@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from model.calibration import Calibrator
+from model.calibrators import Calibrator
 from model.evaluation.discrimination import auc_interval
 from model.evaluation.reliability import (
     brier_score,

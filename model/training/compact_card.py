@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from model.calibration import Calibrator
+from model.calibrators import AnyCalibrator
 from model.measured import Metrics
 from model.operating_points import OperatingPoint
 from model.training.packing import DISCLAIMER, evaluation_table
@@ -86,7 +86,7 @@ few cases carry, supports and devices, lateral views, and whether it helps anyon
 
 def compact_card(
     metrics: Metrics,
-    calibrator: Calibrator,
+    calibrator: AnyCalibrator,
     points: tuple[OperatingPoint, ...],
     training: dict[str, Any],
 ) -> str:
