@@ -27,7 +27,7 @@ def write_run_record(
         "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "config": config.model_dump(mode="json"),
         "data": data,
-        "commit": _commit(),
+        "commit": commit_of_code(),
         "python": platform.python_version(),
         "machine": platform.machine(),
         "versions": {package: version(package) for package in PACKAGES},
@@ -39,7 +39,7 @@ def write_run_record(
     return record
 
 
-def _commit() -> str:
+def commit_of_code() -> str:
     """Name the commit of the code, or say that it runs outside a checkout."""
     here = Path(__file__).parent
     asked = subprocess.run(
