@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from common.errors import ImageError
 from model.bundles import Bundle
 from model.ct.hounsfield import prepare_slice, read_hounsfield
 from model.ct.hounsfield_window import HounsfieldWindow
@@ -21,10 +22,13 @@ def examine_slice(
     """Read and prepare one slice; whether the series is eligible was decided before.
 
     Raises:
-        ImageError: the slice cannot be read.
+        ImageError: the slice cannot be read; the message names its file.
         OSError: the file cannot be opened or read.
     """
-    hounsfield = read_hounsfield(path)
+    try:
+        hounsfield = read_hounsfield(path)
+    except ImageError as error:
+        raise type(error)(f"{path.name}: {error}") from error
     rows, columns = hounsfield.shape
     window = bundle.hounsfield_window or HounsfieldWindow()
     pixels, affine = prepare_slice(hounsfield, window, bundle.preprocessing)

@@ -1,5 +1,6 @@
 """What the header of one CT slice says of its place; and which files of a folder are slices."""
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import file_digest
@@ -77,15 +78,7 @@ def read_slices(paths: Iterable[Path]) -> Slices:
             one UID with two contents.
         OSError: a file cannot be opened or read.
     """
-    left_out = dict.fromkeys(
-        (
-            Remark.LEFT_OUT_OTHER,
-            Remark.LEFT_OUT_LOCALISER,
-            Remark.LEFT_OUT_SECONDARY,
-            Remark.LEFT_OUT_REPEATED,
-        ),
-        0,
-    )
+    left_out: Counter[Remark] = Counter()
     slices: dict[str, SliceHeader] = {}
     for path in paths:
         try:
@@ -102,7 +95,7 @@ def read_slices(paths: Iterable[Path]) -> Slices:
                 reason = Remark.LEFT_OUT_REPEATED
         if reason is not None:
             left_out[reason] += 1
-    remarks = tuple(remark(kind, str(count)) for kind, count in left_out.items() if count)
+    remarks = tuple(remark(kind, str(count)) for kind, count in sorted(left_out.items()))
     return Slices(tuple(slices.values()), remarks)
 
 
@@ -166,7 +159,7 @@ def _read_slice(header: Dataset, path: Path) -> SliceHeader:
 def _is_orthonormal(orientation: NDArray[np.float64]) -> bool:
     row, column = orientation[:3], orientation[3:]
     off = (row @ row - 1, column @ column - 1, row @ column)
-    return max(abs(value) for value in off) <= 2 * COSINE_TOLERANCE
+    return bool(np.abs(off).max() <= 2 * COSINE_TOLERANCE)
 
 
 def _require_same_file(first: Path, second: Path) -> None:
