@@ -18,15 +18,18 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from common.errors import BundleError
 from model.calibrators import AnyCalibrator
 from model.checkpoint_files import file_sha256
+from model.ct.hounsfield_window import HounsfieldWindow
 from model.eligibility import EligibilityRules
 from model.measured import Metrics
 from model.operating_points import OperatingPoint
 from model.preprocessing import PreprocessingSpec
+from model.slide.tiling import SlideTiling
 
 SHIPPED = Path(__file__).parent / "bundles_shipped"
 DESCRIPTION, WEIGHTS, CARD = "bundle.json", "weights.safetensors", "card.md"
 EVALUATED_PER_CLASS = 100
 HEAD_PREFIX = "triage."
+BAG_HEAD_PREFIX = "insight."  # a scan or a slide has no other: its score is INSIGHT's
 
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9_.-]*$")]
 Outcome = Literal["flagged", "not_flagged", "abstained"]
@@ -44,7 +47,8 @@ class Bundle(BaseModel):
 
     ``encoder`` is the specification that the encoder's own module reads. ``abstain_between`` are
     probabilities between which the model gives no opinion. ``insight_support`` is INSIGHT's own
-    probability under which no localisation supports a flag.
+    probability under which no localisation supports a flag. ``hounsfield_window`` is what a slice
+    of a scan is cut to, in place of the preprocessing's percentiles; ``slide_tiling`` is how a slide is cut; its tile is the encoder's input.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -54,6 +58,8 @@ class Bundle(BaseModel):
     pipeline: Literal["chest_xray", "chest_ct", "slide", "phantom"]
     encoder: dict[str, Any]
     preprocessing: PreprocessingSpec
+    hounsfield_window: HounsfieldWindow | None = None
+    slide_tiling: SlideTiling | None = None
     calibrator: AnyCalibrator | None = None
     operating_points: tuple[OperatingPoint, ...] = ()
     default_operating_point: str | None = None
@@ -105,8 +111,10 @@ class Bundle(BaseModel):
         names = {point.name for point in self.operating_points}
         held_out = [row for row in self.metrics.evaluations if row.held_out]
         enough = any(min(row.abnormal, row.not_abnormal) >= EVALUATED_PER_CLASS for row in held_out)
+        of_bag = self.pipeline in ("chest_ct", "slide")
+        head = BAG_HEAD_PREFIX if of_bag else HEAD_PREFIX
         parts = {
-            "head": any(name.startswith(HEAD_PREFIX) for name in tensor_names(self.weights)),
+            "head": any(name.startswith(head) for name in tensor_names(self.weights)),
             "calibrator": self.calibrator is not None,
             "operating points": bool(names),
             "default operating point": self.default_operating_point in names,
