@@ -48,7 +48,8 @@ class Bundle(BaseModel):
     ``encoder`` is the specification that the encoder's own module reads. ``abstain_between`` are
     probabilities between which the model gives no opinion. ``insight_support`` is INSIGHT's own
     probability under which no localisation supports a flag. ``hounsfield_window`` is what a slice
-    of a scan is cut to, in place of the preprocessing's percentiles; ``slide_tiling`` is how a slide is cut; its tile is the encoder's input.
+    of a scan is cut to, in place of the preprocessing's percentiles; ``slide_tiling`` is how a
+    slide is cut; its tile is the encoder's input.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
