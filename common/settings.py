@@ -106,6 +106,9 @@ class Settings(BaseSettings):
 
     # Worker
     device: str = Field(default="auto", description="auto, cpu, cuda or cuda:N")
+    execution: Literal["eager", "compiled"] = Field(
+        default="eager", description="compiled: torch.compile at fixed batch sizes; slow to start"
+    )
     max_batch: int = Field(default=16, ge=1, description="Images per forward pass, at most")
     batch_wait_ms: float = Field(default=10, gt=0, description="Longest wait for a fuller batch")
     worker_threads: int = Field(default=16, ge=1, description="Analyses in flight per worker")
@@ -123,8 +126,9 @@ class Settings(BaseSettings):
     max_failures: int = Field(default=3, ge=1, description="An image's own errors before failed")
     max_losses: int = Field(default=2, ge=0, description="Lost leases before it must run alone")
     upkeep_interval_s: float = Field(default=5, gt=0, description="Pace of periodic upkeep")
-    unknown_age: Literal["refuse", "accept"] = Field(
-        default="refuse", description="Images that state no age"
+    unknown_age: Literal["refuse", "accept", "by_pixels"] = Field(
+        default="refuse",
+        description="Images that state no age; by_pixels: refuse what looks like a child's",
     )
     accept_secondary_capture: bool = Field(
         default=False, description="Analyse radiographs sent as Secondary Capture"
