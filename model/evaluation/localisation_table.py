@@ -1,0 +1,206 @@
+"""The localisation table: every method with intervals, tests against one of them, and power.
+
+Intervals resample patients. The tests count boxes as independent, of which a few share a patient.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+from model.evaluation.bootstrap import cluster_bootstrap
+from model.evaluation.lesion_boxes import BoxCase
+from model.evaluation.localisation import OVERLAPS, Localised
+from model.evaluation.paired_tests import (
+    ALPHA,
+    holm,
+    mcnemar_exact,
+    smallest_difference,
+    smallest_shift,
+    wilcoxon_pratt,
+)
+
+FIGURES = ("hit", "near_hit", "iou", "pixel_auc")
+TESTED = ("hit", "iou", "pixel_auc")
+DRAWS = 1000
+
+
+class Interval(NamedTuple):
+    """A mean over boxes with its 95 % interval over patients."""
+
+    value: float
+    low: float
+    high: float
+
+
+class MethodRow(BaseModel):
+    """What one method reaches; ``iou_above`` and ``iobb_above`` are shares of boxes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    runs: int
+    hit: Interval
+    near_hit: Interval
+    iou: Interval
+    pixel_auc: Interval
+    iou_above: dict[str, float]
+    iobb_above: dict[str, float]
+
+
+class Comparison(BaseModel):
+    """The reference against another method in one figure; positive favours the reference."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    other: str
+    figure: str
+    difference: Interval
+    p: float
+    p_holm: float
+    only_reference: int | None = None
+    only_other: int | None = None
+
+
+class SmallestShown(BaseModel):
+    """The least differences that so many boxes show with a power of 80 %, two-sided at 5 %.
+
+    ``hit_one_sided_by_luck`` is the most favourable case: every box on which two methods differ
+    falls to the same one. ``hit`` takes the share of boxes on which methods did differ, and
+    ``hit_holm`` the level of the first step of Holm's procedure.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    discordant: float
+    hit_one_sided_by_luck: float
+    hit: float
+    hit_holm: float
+    iou: float
+    pixel_auc: float
+
+
+class LocalisationReport(BaseModel):
+    """Everything that was measured on one set of boxes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    boxes: int
+    patients: int
+    reference: str
+    methods: tuple[MethodRow, ...]
+    comparisons: tuple[Comparison, ...]
+    smallest: SmallestShown
+
+
+def localisation_report(
+    methods: dict[str, Sequence[Localised]], cases: Sequence[BoxCase], reference: str, seed: int = 0
+) -> LocalisationReport:
+    """Measure every method, one or more runs each, and compare the reference with the others."""
+    patients = np.array([case.patient_id for case in cases])
+    means = {name: mean_over_runs(runs) for name, runs in methods.items()}
+    others = [name for name in methods if name != reference]
+    comparisons = [
+        row
+        for figure in TESTED
+        for row in _compare(figure, means[reference], means, others, patients, seed)
+    ]
+    return LocalisationReport(
+        boxes=len(cases),
+        patients=len(set(patients)),
+        reference=reference,
+        methods=tuple(
+            _row(name, runs, means[name], patients, seed) for name, runs in methods.items()
+        ),
+        comparisons=tuple(comparisons),
+        smallest=_smallest(means[reference], [means[name] for name in others], seed),
+    )
+
+
+def mean_over_runs(runs: Sequence[Localised]) -> Localised:
+    """Average the figures of each box over runs of the same method."""
+    return Localised(*(np.mean(column, axis=0) for column in zip(*runs, strict=True)))
+
+
+def majority(hits: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Count a box as hit if at least half of the runs hit it."""
+    return hits >= 0.5
+
+
+def _row(
+    name: str,
+    runs: Sequence[Localised],
+    mean: Localised,
+    patients: NDArray[np.str_],
+    seed: int,
+) -> MethodRow:
+    intervals = {figure: _interval(getattr(mean, figure), patients, seed) for figure in FIGURES}
+    return MethodRow(
+        name=name,
+        runs=len(runs),
+        **intervals,
+        iou_above={str(t): float(np.mean([run.iou > t for run in runs])) for t in OVERLAPS},
+        iobb_above={str(t): float(np.mean([run.iobb > t for run in runs])) for t in OVERLAPS},
+    )
+
+
+def _compare(
+    figure: str,
+    reference: Localised,
+    means: dict[str, Localised],
+    others: list[str],
+    patients: NDArray[np.str_],
+    seed: int,
+) -> list[Comparison]:
+    """Compare in one figure; Holm over its comparisons."""
+    ours: NDArray[np.float64] = getattr(reference, figure)
+    rows: list[Comparison] = []
+    for name in others:
+        theirs: NDArray[np.float64] = getattr(means[name], figure)
+        difference = _interval(ours - theirs, patients, seed)
+        if figure == "hit":
+            hits = mcnemar_exact(majority(ours), majority(theirs))
+            counts = {"only_reference": hits.only_first, "only_other": hits.only_second}
+            p = hits.p
+        else:
+            counts, p = {}, wilcoxon_pratt(ours, theirs)
+        rows.append(
+            Comparison(other=name, figure=figure, difference=difference, p=p, p_holm=p, **counts)
+        )
+    adjusted = holm([row.p for row in rows])
+    return [row.model_copy(update={"p_holm": p}) for row, p in zip(rows, adjusted, strict=True)]
+
+
+def _interval(values: NDArray[np.float64], patients: NDArray[np.str_], seed: int) -> Interval:
+    found = cluster_bootstrap(
+        values, groups=patients, statistic=lambda v: float(v.mean()), seed=seed, draws=DRAWS
+    )
+    return Interval(found.value, found.low, found.high)
+
+
+def _smallest(reference: Localised, others: list[Localised], seed: int) -> SmallestShown:
+    boxes = len(reference.hit)
+    ours = majority(reference.hit)
+    discordant = float(np.median([(majority(other.hit) != ours).mean() for other in others]))
+    shifts = {
+        figure: smallest_shift(_typical_differences(figure, reference, others), seed)
+        for figure in ("iou", "pixel_auc")
+    }
+    return SmallestShown(
+        discordant=discordant,
+        hit_one_sided_by_luck=smallest_difference(boxes, 0.0),
+        hit=smallest_difference(boxes, discordant),
+        hit_holm=smallest_difference(boxes, discordant, alpha=ALPHA / max(1, len(others))),
+        **shifts,
+    )
+
+
+def _typical_differences(
+    figure: str, reference: Localised, others: list[Localised]
+) -> NDArray[np.float64]:
+    """Give the paired differences (N,) of the comparison whose spread is the median one."""
+    ours: NDArray[np.float64] = getattr(reference, figure)
+    differences = sorted((ours - getattr(other, figure) for other in others), key=np.std)
+    return differences[len(differences) // 2]
