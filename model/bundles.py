@@ -20,6 +20,7 @@ from model.calibrators import AnyCalibrator
 from model.checkpoint_files import file_sha256
 from model.ct.hounsfield_window import HounsfieldWindow
 from model.eligibility import EligibilityRules
+from model.gate import GATE, GateSpec
 from model.measured import Metrics
 from model.operating_points import OperatingPoint
 from model.preprocessing import PreprocessingSpec
@@ -49,7 +50,8 @@ class Bundle(BaseModel):
     probabilities between which the model gives no opinion. ``insight_support`` is INSIGHT's own
     probability under which no localisation supports a flag. ``hounsfield_window`` is what a slice
     of a scan is cut to, in place of the preprocessing's percentiles; ``slide_tiling`` is how a
-    slide is cut; its tile is the encoder's input.
+    slide is cut; its tile is the encoder's input. ``gate`` holds the limits for the network in
+    gate.safetensors, which refuses images by their pixels; without it the tags alone decide.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -67,6 +69,7 @@ class Bundle(BaseModel):
     abstain_between: tuple[float, float] | None = None
     insight_support: float | None = None
     eligibility: EligibilityRules
+    gate: GateSpec | None = None
     metrics: Metrics = Metrics()
     training: dict[str, Any] = {}
     intended_use: str
@@ -151,6 +154,8 @@ def read_bundle(folder: Path) -> Bundle:
         hashes[name] = file_sha256(folder / name)
         if bundle.files.get(name) != hashes[name]:
             raise BundleError(f"{folder}: {name} is not the file that {DESCRIPTION} names")
+    if bundle.gate is not None and GATE not in hashes:
+        raise BundleError(f"{folder}: {DESCRIPTION} describes a gate and names no {GATE}")
     return bundle.model_copy(update={"sha256": _hash_of_hashes(hashes)})
 
 

@@ -1,4 +1,7 @@
-"""Decide from tags whether a pipeline was made for an image. No pixels, no torch."""
+"""Decide from tags whether a pipeline was made for an image. No pixels, no torch.
+
+What the tags leave open, a bundle's gate decides from the pixels: see ``gate`` and ``examination``.
+"""
 
 import re
 from datetime import date
@@ -77,9 +80,12 @@ class EligibilityRules(BaseModel):
 
 
 class Policy(NamedTuple):
-    """What a site may decide: images of unknown age, and secondary captures."""
+    """What a site may decide: images of unknown age, and secondary captures.
 
-    unknown_age: Literal["refuse", "accept"] = "refuse"
+    ``by_pixels`` leaves an unknown age to the bundle's gate, and refuses where there is none.
+    """
+
+    unknown_age: Literal["refuse", "accept", "by_pixels"] = "refuse"
     accept_secondary_capture: bool = False
 
 
@@ -90,13 +96,22 @@ class Judgement(NamedTuple):
     reasons: tuple[str, ...]
 
 
-def judge(header: Dataset, rules: EligibilityRules, policy: Policy) -> Judgement:
-    """Judge an image by its tags alone; all that speaks against it is listed, in fixed order."""
+def judge(
+    header: Dataset, rules: EligibilityRules, policy: Policy, *, has_gate: bool = False
+) -> Judgement:
+    """Judge an image by its tags alone; all that speaks against it is listed, in fixed order.
+
+    Args:
+        header: The data set without its pixels.
+        rules: What the pipeline was made for.
+        policy: What the site decided.
+        has_gate: Whether a gate will judge the pixels: then what no tag says refuses nothing.
+    """
     found = [
         *_judge_origin(header, rules),
         *_judge_image_type(header, policy),
-        *_judge_age(header, rules, policy),
-        *_judge_view_and_part(header, rules),
+        *_judge_age(header, rules, policy, has_gate=has_gate),
+        *_judge_view_and_part(header, rules, has_gate=has_gate),
     ]
     refusals = tuple(str(reason) for reason in found if isinstance(reason, Refusal))
     if refusals:
@@ -168,16 +183,23 @@ def _judge_image_type(header: Dataset, policy: Policy) -> list[Refusal | Note]:
     return found
 
 
-def _judge_age(header: Dataset, rules: EligibilityRules, policy: Policy) -> list[Refusal | Note]:
+def _judge_age(
+    header: Dataset, rules: EligibilityRules, policy: Policy, *, has_gate: bool
+) -> list[Refusal | Note]:
     if not rules.adults_only:
         return []
     age = read_age_years(header)
     if age is None:
-        return [Refusal.AGE_UNKNOWN if policy.unknown_age == "refuse" else Note.NO_AGE]
+        left_open = policy.unknown_age == "accept" or (
+            policy.unknown_age == "by_pixels" and has_gate
+        )
+        return [Note.NO_AGE if left_open else Refusal.AGE_UNKNOWN]
     return [Refusal.UNDER_AGE] if age < ADULT_AGE_YEARS else []
 
 
-def _judge_view_and_part(header: Dataset, rules: EligibilityRules) -> list[Refusal | Note]:
+def _judge_view_and_part(
+    header: Dataset, rules: EligibilityRules, *, has_gate: bool
+) -> list[Refusal | Note]:
     """Refuse what is stated and not known to be frontal chest: obliques, decubitus, ribs too."""
     view = _agrees(header, "ViewPosition", FRONTAL_WORDS, "ViewCodeSequence", FRONTAL_VIEW_CODES)
     part = _agrees(
@@ -188,7 +210,7 @@ def _judge_view_and_part(header: Dataset, rules: EligibilityRules) -> list[Refus
         found.append(Refusal.OTHER_VIEW)
     if rules.chest_only and part is False:
         found.append(Refusal.OTHER_BODY_PART)
-    if view is None and part is None and rules.frontal_only:
+    if view is None and part is None and rules.frontal_only and not has_gate:
         return [Refusal.VIEW_UNKNOWN]
     if view is None:
         found.append(Note.NO_VIEW)

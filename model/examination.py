@@ -1,4 +1,4 @@
-"""Take one file to the encoder's input: eligibility, pixels, preprocessing. No torch."""
+"""Take one file to the encoder's input: tags, pixels, the gate, preprocessing. No torch."""
 
 from os import PathLike
 from pathlib import Path
@@ -19,6 +19,7 @@ from common.pixels import (
 from common.pixels.image_files import is_image_file
 from model.bundles import Bundle
 from model.eligibility import Judgement, Note, Policy, judge
+from model.gate import GATE, JUDGED_BY_PIXELS, load_gate
 from model.preprocessing import Affine, prepare
 
 
@@ -54,7 +55,8 @@ def examine(
     """Judge and prepare one DICOM, PNG or JPEG file for a bundle's encoder.
 
     An image that is not eligible still gets its rendition if its pixels can be read, since the
-    page shows it; if they cannot, it is not eligible all the same and no error.
+    page shows it; if they cannot, it is not eligible all the same and no error. What the tags say
+    against an image wins; what they leave open, and what they may say wrongly, the gate judges.
 
     Args:
         path: The file.
@@ -73,7 +75,8 @@ def examine(
     if without_tags:
         judgement = Judgement(True, (str(Note.NO_TAGS),))
     else:
-        judgement = judge(read_header(path), bundle.eligibility, policy)
+        has_gate = bundle.gate is not None
+        judgement = judge(read_header(path), bundle.eligibility, policy, has_gate=has_gate)
     if not judgement.eligible and rendition is None:
         return Examined(False, judgement.reasons)
     try:
@@ -83,6 +86,8 @@ def examine(
         if judgement.eligible:
             raise
         return Examined(False, judgement.reasons)
+    if judgement.eligible:
+        judgement = judge_pixels(image, judgement, bundle, policy)
     if rendition is not None:
         write_rendition(image, rendition)
     rows, columns = image.shape
@@ -96,6 +101,35 @@ def examine(
         columns,
         rendition is not None,
     )
+
+
+def judge_pixels(
+    image: NDArray[np.float32], judgement: Judgement, bundle: Bundle, policy: Policy
+) -> Judgement:
+    """Let a bundle's gate, if it has one, judge an image (H, W) that its tags let through.
+
+    Returns:
+        A refusal with its one reason, or the notes so far; among them that the pixels decided,
+        where no tag says that the image is a frontal chest radiograph, or an adult's.
+
+    Raises:
+        BundleError: the gate cannot be read.
+    """
+    if bundle.gate is None:
+        return judgement
+    gate = load_gate(bundle.folder / GATE, bundle.gate)
+    no_tags = Note.NO_TAGS in judgement.reasons
+    stated = not no_tags and not {Note.NO_VIEW, Note.NO_BODY_PART} & set(judgement.reasons)
+    age_asked = bundle.eligibility.adults_only and (
+        (policy.unknown_age == "by_pixels" and Note.NO_AGE in judgement.reasons)
+        or (policy.unknown_age != "accept" and no_tags)
+    )
+    refusal = gate.judge(gate.look(image), stated=stated, age_unknown=age_asked)
+    if refusal is not None:
+        return Judgement(False, (refusal,))
+    if stated and not age_asked:
+        return judgement
+    return Judgement(True, (*judgement.reasons, JUDGED_BY_PIXELS))
 
 
 def is_simulated(path: str | PathLike[str]) -> bool:

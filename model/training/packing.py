@@ -7,6 +7,7 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 
 from model.bundles import CARD, WEIGHTS, Bundle, write_description
+from model.gate import GATE, Gate
 from model.measured import Evaluation
 from model.network import TriageNetwork
 
@@ -26,8 +27,10 @@ def write_half_weights(network: TriageNetwork, folder: Path) -> TriageNetwork:
     return network.eval()
 
 
-def write_bundle(folder: Path, card: str, fields: dict[str, Any]) -> Bundle:
-    """Write card and description beside the weights.
+def write_bundle(
+    folder: Path, card: str, fields: dict[str, Any], gate: Gate | None = None
+) -> Bundle:
+    """Write card, gate and description beside the weights.
 
     Raises:
         ValueError: the card does not begin with the disclaimer.
@@ -35,7 +38,10 @@ def write_bundle(folder: Path, card: str, fields: dict[str, Any]) -> Bundle:
     if not card.startswith(DISCLAIMER):
         raise ValueError("a card begins with what the model is not for")
     (folder / CARD).write_text(card)
-    return write_description(folder, fields)
+    if gate is None:
+        return write_description(folder, fields)
+    gate.write(folder / GATE)
+    return write_description(folder, {**fields, "gate": gate.spec}, further_files=(GATE,))
 
 
 def evaluation_table(evaluations: Iterable[Evaluation]) -> str:

@@ -1,0 +1,113 @@
+"""Train the gate: python -m model.training.gate --data ../shared/data --out runs/gate.
+
+Leaves ``gate.safetensors`` and ``gate.json`` (limits and measured rates), which
+``model.training.packing`` takes into a bundle, ``run.json``, and the glances for a second start.
+Takes about three minutes on one core.
+"""
+
+import argparse
+import hashlib
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from model.gate import GATE, Gate, GateSpec, Kind, load_gate
+from model.gate_features import describe
+from model.training.gate_fit import GateConfig, choose_limits, fit_gate
+from model.training.gate_rates import measure_parts
+from model.training.gate_set import Part, gate_parts
+from model.training.run_record import write_run_record
+
+SPEC = "gate.json"
+GLANCES = "glances.npz"
+
+
+def train_gate(data: Path, out: Path, config: GateConfig, *, test: bool) -> Gate:
+    """Train, choose the limits on val and, if ``test``, measure the test parts too."""
+    out.mkdir(parents=True, exist_ok=True)
+    parts = load_parts(data, out / GLANCES, config.seed)
+    write_run_record(out, config, {"parts": _counts(parts), "sha256": _fingerprint(parts)})
+    training = [part for part in parts if part.split == "train"]
+    features = np.concatenate([describe_all(part.images) for part in training])
+    _say(f"{len(features)} images described, {features.shape[1]} features each")
+    kinds = [part.kind for part in training for _ in part.images]
+    gate = fit_gate(features, kinds, config)
+    gate.write(out / GATE)
+    adults = [part for part in parts if part.split == "val" and part.kind is Kind.ADULT]
+    of_adults = np.concatenate([describe_all(part.images) for part in adults])
+    spec = choose_limits(gate, of_adults, f"{len(of_adults)} adults' radiographs of val", config)
+    gate = load_gate(out / GATE, spec)
+    splits = ("val", "test") if test else ("val",)
+    measured = measure_parts(gate, [part for part in parts if part.split in splits])
+    spec = spec.model_copy(update={"measured": measured})
+    (out / SPEC).write_text(spec.model_dump_json(indent=2) + "\n")
+    for rate in measured:
+        _say(f"{rate.name:45s} {rate.refused:4d} of {rate.n:4d} refused  {rate.note}")
+    return load_gate(out / GATE, spec)
+
+
+def read_trained_gate(folder: Path) -> Gate:
+    """Read what ``train_gate`` left."""
+    return load_gate(folder / GATE, GateSpec.model_validate_json((folder / SPEC).read_bytes()))
+
+
+def load_parts(data: Path, cache: Path, seed: int) -> list[Part]:
+    """Make the parts, or read them from an earlier start with the same seed."""
+    if cache.exists():
+        with np.load(cache) as kept:
+            if str(kept["seed"]) == str(seed):
+                rows = [str(row).split("|") for row in kept["rows"]]
+                return [
+                    Part(split, name, Kind[kind], kept[str(number)])
+                    for number, (split, name, kind) in enumerate(rows)
+                ]
+    parts = []
+    for part in gate_parts(data, seed):
+        parts.append(part)
+        _say(f"{part.split:6s}{len(part.images):5d}  {part.name}")
+    arrays = {str(number): part.images for number, part in enumerate(parts)}
+    rows = np.array([f"{part.split}|{part.name}|{part.kind.name}" for part in parts])
+    np.savez_compressed(cache, rows=rows, seed=np.array(seed), **arrays)  # pyright: ignore[reportArgumentType]
+    return parts
+
+
+def describe_all(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Describe glances, uint8 (N, 64, 64), by float32 (N, F)."""
+    return np.stack([describe(image.astype(np.float32) / 255) for image in images])
+
+
+def _counts(parts: list[Part]) -> dict[str, int]:
+    return {f"{part.split}: {part.name} ({part.kind.name})": len(part.images) for part in parts}
+
+
+def _fingerprint(parts: list[Part]) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(f"{part.split} {part.name} {part.kind.name}\n".encode())
+        digest.update(part.images.tobytes())
+    return digest.hexdigest()
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(line + "\n")
+
+
+def main() -> None:
+    """Read the command line and train."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, required=True, help="folder of cxr, ct and wsi")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the result")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--test", action="store_true", help="measure the test images too")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    train_gate(given.data, given.out, GateConfig(seed=given.seed), test=given.test)
+
+
+if __name__ == "__main__":
+    main()

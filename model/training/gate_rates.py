@@ -1,0 +1,75 @@
+"""Count what a gate refuses and why, with intervals."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from model.gate import CHEST_REFUSAL, Gate, Kind, RefusalRate, Sight
+from model.gate_features import describe
+from model.operating_points import lower_bound
+from model.training.gate_set import Part
+
+CHESTS = (Kind.ADULT, Kind.CHILD)
+
+
+def measure_parts(gate: Gate, parts: Iterable[Part]) -> tuple[RefusalRate, ...]:
+    """Count refusals in each part, and over all adults and all that is no frontal chest.
+
+    An image counts as one whose tags say nothing, so only its pixels count. Adults are counted
+    three times: as of unknown age, as of known age, and with tags that say frontal chest.
+    """
+    rates: list[RefusalRate] = []
+    by_split: dict[str, list[tuple[Part, list[Sight]]]] = {}
+    for part in parts:
+        features = np.stack([describe(image.astype(np.float32) / 255) for image in part.images])
+        sights = gate.weigh(features)
+        sights = [
+            sight if np.ptp(image) else Sight(Kind.BLANK)
+            for image, sight in zip(part.images, sights, strict=True)
+        ]
+        by_split.setdefault(part.split, []).append((part, sights))
+        name = f"{part.split}: {part.name}"
+        if part.kind in CHESTS:
+            ages = "adults" if part.kind is Kind.ADULT else "children"
+            name = f"{name}, {ages}, age unknown"
+        rates.append(count_refusals(gate, sights, name))
+    for split, seen in by_split.items():
+        adults = [s for part, sights in seen if part.kind is Kind.ADULT for s in sights]
+        others = [s for part, sights in seen if part.kind not in CHESTS for s in sights]
+        rates += [
+            count_refusals(gate, adults, f"{split}: all adults, age unknown"),
+            count_refusals(gate, adults, f"{split}: all adults, age known", age_unknown=False),
+            count_refusals(
+                gate, adults, f"{split}: all adults, tags say so", stated=True, age_unknown=False
+            ),
+            count_refusals(gate, others, f"{split}: all that is no frontal chest"),
+        ]
+    return tuple(rates)
+
+
+def count_refusals(
+    gate: Gate,
+    sights: Sequence[Sight],
+    name: str,
+    *,
+    stated: bool = False,
+    age_unknown: bool = True,
+) -> RefusalRate:
+    """Count the refused among sights; the note counts them by reason."""
+    found = [gate.judge(sight, stated=stated, age_unknown=age_unknown) for sight in sights]
+    reasons = Counter(reason.removeprefix(f"{CHEST_REFUSAL}: ") for reason in found if reason)
+    return refusal_rate(name, len(found), reasons)
+
+
+def refusal_rate(name: str, n: int, reasons: Counter[str]) -> RefusalRate:
+    """Give a share with its two-sided 95 % Clopper-Pearson interval."""
+    refused = reasons.total()
+    return RefusalRate(
+        name=name,
+        refused=refused,
+        n=n,
+        low=lower_bound(refused, n, 0.975),
+        high=1 - lower_bound(n - refused, n, 0.975),
+        note="; ".join(f"{reason}: {count}" for reason, count in reasons.most_common()),
+    )
