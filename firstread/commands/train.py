@@ -2,7 +2,16 @@
 
 import typer
 
-from firstread.commands import train_evaluate, train_features, train_manifest
+from firstread.commands import (
+    train_ablate,
+    train_evaluate,
+    train_features,
+    train_finetune,
+    train_gate,
+    train_localise,
+    train_manifest,
+    train_transfer,
+)
 
 app = typer.Typer(
     help="Train, calibrate and measure models. Offline jobs: start with `manifest`, then "
@@ -16,3 +25,18 @@ app.command(
 app.command(
     epilog="Example: firstread train evaluate svm=runs/svm.csv mlp=runs/mlp.csv --out runs/report"
 )(train_evaluate.evaluate)
+app.command(epilog="Example: firstread train transfer --features features --out runs/transfer")(
+    train_transfer.transfer
+)
+app.command(
+    epilog="Example: firstread train ablate --features features --boxes boxes.csv --out ablation"
+)(train_ablate.ablate)
+app.command(epilog="Example: firstread train localise --boxes boxes.csv --out localisation")(
+    train_localise.localise
+)
+app.command(
+    epilog="Example: firstread train finetune nih.csv --bundle chest_xray_compact --out runs/tuned"
+)(train_finetune.finetune)
+app.command(
+    epilog="Example: firstread train gate-report --bundle chest_xray_compact --cxr cxr --out gate"
+)(train_gate.gate_report)

@@ -13,12 +13,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from model.gate import GATE, Gate, GateSpec, Kind, load_gate
-from model.gate_features import describe
 from model.training.gate_fit import GateConfig, choose_limits, fit_gate
-from model.training.gate_rates import measure_parts
+from model.training.gate_rates import describe_all, measure_parts
 from model.training.gate_set import Part, gate_parts
 from model.training.run_record import write_run_record
 
@@ -73,11 +71,6 @@ def load_parts(data: Path, cache: Path, seed: int) -> list[Part]:
     rows = np.array([f"{part.split}|{part.name}|{part.kind.name}" for part in parts])
     np.savez_compressed(cache, rows=rows, seed=np.array(seed), **arrays)  # pyright: ignore[reportArgumentType]
     return parts
-
-
-def describe_all(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Describe glances, uint8 (N, 64, 64), by float32 (N, F)."""
-    return np.stack([describe(image.astype(np.float32) / 255) for image in images])
 
 
 def _counts(parts: list[Part]) -> dict[str, int]:

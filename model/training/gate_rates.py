@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from model.gate import CHEST_REFUSAL, Gate, Kind, RefusalRate, Sight
 from model.gate_features import describe
@@ -22,12 +23,7 @@ def measure_parts(gate: Gate, parts: Iterable[Part]) -> tuple[RefusalRate, ...]:
     rates: list[RefusalRate] = []
     by_split: dict[str, list[tuple[Part, list[Sight]]]] = {}
     for part in parts:
-        features = np.stack([describe(image.astype(np.float32) / 255) for image in part.images])
-        sights = gate.weigh(features)
-        sights = [
-            sight if np.ptp(image) else Sight(Kind.BLANK)
-            for image, sight in zip(part.images, sights, strict=True)
-        ]
+        sights = weigh_all(gate, part.images)
         by_split.setdefault(part.split, []).append((part, sights))
         name = f"{part.split}: {part.name}"
         if part.kind in CHESTS:
@@ -46,6 +42,19 @@ def measure_parts(gate: Gate, parts: Iterable[Part]) -> tuple[RefusalRate, ...]:
             count_refusals(gate, others, f"{split}: all that is no frontal chest"),
         ]
     return tuple(rates)
+
+
+def describe_all(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Describe glances, uint8 (N, 64, 64), by float32 (N, F)."""
+    return np.stack([describe(image.astype(np.float32) / 255) for image in images])
+
+
+def weigh_all(gate: Gate, images: NDArray[np.uint8]) -> list[Sight]:
+    """Look at glances, uint8 (N, 64, 64), as ``Gate.look`` does at images."""
+    return [
+        sight if np.ptp(image) else Sight(Kind.BLANK)
+        for image, sight in zip(images, gate.weigh(describe_all(images)), strict=True)
+    ]
 
 
 def count_refusals(

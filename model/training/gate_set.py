@@ -4,7 +4,7 @@ Patients and volumes never cross splits: radiographs keep theirs, volume P001 is
 slices are also the series under ``dicom/``), and ``gate_nonsense.UNSEEN_KINDS`` are in test alone.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -40,13 +40,16 @@ def gate_parts(data: Path, seed: int) -> Iterator[Part]:
         rng = np.random.default_rng((seed, number))
         mine = [case for case in cases if case.split == split]
         images = [read_case(case) for case in mine]
-        yield from _radiographs(split, mine, images, rng)
-        yield from _spoilt(split, images, rng, 1500 if split == "train" else 200)
-        yield from _nonsense(split, rng, 200 if split == "train" else 50)
-    yield from _scans(data, seed)
+        yield from radiographs(split, mine, images, rng)
+        yield from spoilt(split, images, rng, 1500 if split == "train" else 200)
+        yield from nonsense(split, rng, 200 if split == "train" else 50)
+    yield from scans(data, "train", TRAIN_VOLUMES, 700, seed)
+    yield from scans(data, "test", TEST_VOLUMES, 100, seed + 1)
+    tiles = [read_image_file(path) for path in sorted((data / "wsi").rglob("*.png"))]
+    yield Part("train", "slide tile", Kind.PHOTOGRAPH, glances(tiles))
 
 
-def _radiographs(
+def radiographs(
     split: str, cases: list[Case], images: list[Image], rng: np.random.Generator
 ) -> Iterator[Part]:
     for adult, kind in ((True, Kind.ADULT), (False, Kind.CHILD)):
@@ -56,16 +59,14 @@ def _radiographs(
                 for case, image in zip(cases, images, strict=True)
                 if case.adult == adult and case.dataset == dataset
             ]
-            yield Part(split, dataset, kind, _glances(chosen))
+            yield Part(split, dataset, kind, glances(chosen))
             if split == "train":
                 for _ in range(VARIANTS):
                     varied = [gate_variants.vary(image, rng) for image in chosen]
-                    yield Part(split, f"{dataset}, varied", kind, _glances(varied))
+                    yield Part(split, f"{dataset}, varied", kind, glances(varied))
 
 
-def _spoilt(
-    split: str, images: list[Image], rng: np.random.Generator, count: int
-) -> Iterator[Part]:
+def spoilt(split: str, images: list[Image], rng: np.random.Generator, count: int) -> Iterator[Part]:
     ways: tuple[tuple[str, Kind, Callable[[Image], Image]], ...] = (
         ("turned", Kind.TURNED, lambda image: gate_variants.turn(image, rng)),
         ("inverted", Kind.INVERTED, gate_variants.invert),
@@ -75,10 +76,10 @@ def _spoilt(
     for name, kind, change in ways:
         picked = [images[k] for k in rng.integers(len(images), size=count)]
         changed = [change(gate_variants.vary(image, rng)) for image in picked]
-        yield Part(split, name, kind, _glances(changed))
+        yield Part(split, name, kind, glances(changed))
 
 
-def _nonsense(split: str, rng: np.random.Generator, count: int) -> Iterator[Part]:
+def nonsense(split: str, rng: np.random.Generator, count: int) -> Iterator[Part]:
     kinds = [
         *((make, Kind.PATTERN) for make in gate_nonsense.NOISE_KINDS),
         *((make, Kind.PATTERN) for make in gate_nonsense.PATTERN_KINDS),
@@ -93,24 +94,22 @@ def _nonsense(split: str, rng: np.random.Generator, count: int) -> Iterator[Part
         repeat = 4 if split == "train" and kind is not Kind.PATTERN else 1
         made = [make(rng) for _ in range(count * repeat)]
         unseen = " (new kind)" if make in gate_nonsense.UNSEEN_KINDS else ""
-        yield Part(split, make.__name__.replace("_", " ") + unseen, kind, _glances(made))
+        yield Part(split, make.__name__.replace("_", " ") + unseen, kind, glances(made))
 
 
-def _scans(data: Path, seed: int) -> Iterator[Part]:
-    for split, names, count in (("train", TRAIN_VOLUMES, 700), ("test", TEST_VOLUMES, 100)):
-        rng = np.random.default_rng((seed, len(names)))
-        volumes = [
-            gate_variants.read_nifti(data / "ct" / "covid_ct_md" / f"{name}.nii.gz")
-            for name in names
-        ]
-        turns = [volumes[k % len(volumes)] for k in range(count)]
-        slices = [gate_variants.slice_of(volume, rng) for volume in turns]
-        yield Part(split, "CT slice", Kind.SCAN_SLICE, _glances(slices))
-        laterals = [gate_variants.lateral_of(volume, rng) for volume in turns]
-        yield Part(split, "simulated lateral", Kind.LATERAL, _glances(laterals))
-    tiles = [read_image_file(path) for path in sorted((data / "wsi").rglob("*.png"))]
-    yield Part("train", "slide tile", Kind.PHOTOGRAPH, _glances(tiles))
+def scans(data: Path, split: str, names: Sequence[str], count: int, seed: int) -> Iterator[Part]:
+    """Slice volumes, and simulate lateral radiographs of them."""
+    rng = np.random.default_rng(seed)
+    volumes = [
+        gate_variants.read_nifti(data / "ct" / "covid_ct_md" / f"{name}.nii.gz") for name in names
+    ]
+    turns = [volumes[k % len(volumes)] for k in range(count)]
+    slices = [gate_variants.slice_of(volume, rng) for volume in turns]
+    yield Part(split, "CT slice", Kind.SCAN_SLICE, glances(slices))
+    laterals = [gate_variants.lateral_of(volume, rng) for volume in turns]
+    yield Part(split, "simulated lateral", Kind.LATERAL, glances(laterals))
 
 
-def _glances(images: list[Image]) -> NDArray[np.uint8]:
+def glances(images: Sequence[Image]) -> NDArray[np.uint8]:
+    """Glance at images of any sizes: uint8 (N, 64, 64)."""
     return np.rint(np.stack([glance(image) for image in images]) * 255).astype(np.uint8)
