@@ -5,8 +5,11 @@ from typing import Annotated
 import typer
 
 from common.settings import get_settings
+from firstread.commands import models_import
 
-app = typer.Typer(help="List, show and activate model versions.", no_args_is_help=True)
+app = typer.Typer(
+    help="List, show and activate model versions; import a public encoder.", no_args_is_help=True
+)
 
 ReferenceArgument = Annotated[
     str, typer.Argument(help="NAME, NAME@VERSION, the start of a bundle's hash, or its folder")
@@ -49,3 +52,6 @@ def activate_command(reference: ReferenceArgument) -> None:
     from firstread.model_versions import activate
 
     typer.echo(activate(get_settings(), reference))
+
+
+models_import.add_to(app)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from common.errors import CheckpointError
 from model.encoders.colour_input import IMAGENET_MEAN, IMAGENET_STD, Channels, standardise_channels
 from model.encoders.encoder import Features
+from model.encoders.medimageinsight_text import TextSpec
 
 Four = tuple[int, int, int, int]
 
@@ -45,7 +46,8 @@ class MedImageInsightSpec(BaseModel):
     """The shape of the encoder; the defaults are the official network.
 
     ``spatial_stage`` is the stage whose map INSIGHT reads: 3 has 15 x 15 places for 480 pixels,
-    2 has 30 x 30. ``mean`` and ``std`` are of the channels of images in [0, 1].
+    2 has 30 x 30. ``mean`` and ``std`` are of the channels of images in [0, 1]. ``text`` is the
+    text encoder's, which only zero-shot scoring loads.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -58,6 +60,7 @@ class MedImageInsightSpec(BaseModel):
     spatial_stage: int = Field(default=3, ge=0, le=3)
     mean: Channels = IMAGENET_MEAN
     std: Channels = IMAGENET_STD
+    text: TextSpec = TextSpec()
 
 
 def build_image_encoder(
