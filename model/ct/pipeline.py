@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from common.errors import BundleError, PredictionError
 from model.bundles import Bundle
 from model.ct.network import SeriesNetwork, SliceLogits, build_series_network
-from model.pipelines import choose_device
+from model.execution import PRETRAINED, HalfPrecisionEncoder, choose_execution, load_module
 
 SLICES_AT_ONCE = 8
 
@@ -84,13 +84,16 @@ def load_ct_pipeline(bundle: Bundle, device: str = "auto") -> CtPipeline:
         raise BundleError(f"{bundle.folder}: not a chest_ct bundle with a hounsfield_window")
     if bundle.preprocessing.stretch:
         raise BundleError(f"{bundle.folder}: a scan in HU is not stretched to its own range")
-    chosen = choose_device(device)
+    kind = bundle.encoder.get("kind")
+    execution = choose_execution(kind, device, "eager")
     try:
-        network = build_series_network(bundle.encoder)
-        weights = load_file(bundle.weights)
-        network.load_state_dict(
-            {name: t.float() if t.is_floating_point() else t for name, t in weights.items()}
+        network = load_module(
+            lambda: build_series_network(bundle.encoder),
+            load_file(bundle.weights),
+            large=kind in PRETRAINED,
         )
     except (ValueError, RuntimeError, SafetensorError) as error:
         raise BundleError(f"{bundle.folder}: the weights cannot be loaded: {error}") from error
-    return CtPipeline(bundle, network, chosen)
+    if execution.dtype == torch.bfloat16:
+        network.encoder = HalfPrecisionEncoder(network.encoder)
+    return CtPipeline(bundle, network, execution.device)

@@ -2,19 +2,21 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from model.bundles import CARD, WEIGHTS, Bundle, write_description
 from model.gate import GATE, Gate
 from model.measured import Evaluation
-from model.network import TriageNetwork
+
+Network = TypeVar("Network", bound=nn.Module)
 
 DISCLAIMER = "Not for clinical use. This is not a medical device."
 
 
-def write_half_weights(network: TriageNetwork, folder: Path) -> TriageNetwork:
+def write_half_weights(network: Network, folder: Path) -> Network:
     """Write the weights in half precision, then load them back: what is measured is what ships."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {
