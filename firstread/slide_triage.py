@@ -6,6 +6,7 @@ lay over the slide (``.heatmap.tiff``), and a picture of it over the slide (``.p
 
 import re
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from model.slide.stitching import RawMap, build_levels, write_pyramid
 from model.slide.whole_slide import WholeSlide, open_slide
 
 _OVERLAY_CELLS = 1024
+_OVERLAY_PX = 768
 
 
 def load(bundle: Bundle, settings: Settings) -> "SlideTriage":
@@ -55,8 +57,10 @@ class SlideTriage:
                 series = _series_of_slide(file)
                 if series is not None:
                     by_series.setdefault(series, []).append(file)
+            folders = Counter(files[0].parent for files in by_series.values())
             for files in by_series.values():
-                yield Unit(path if len(by_series) == 1 else files[0], tuple(files))
+                own_folder = files[0].parent if folders[files[0].parent] == 1 else files[0]
+                yield Unit(path if len(by_series) == 1 else own_folder, tuple(files))
             if not by_series:
                 yield Unit(path, ())
 
@@ -109,8 +113,11 @@ class SlideTriage:
         cells = small.read_rows(0, small.shape[0]).astype(np.float32)
         cell_um = reading.cell_um * small.reduction
         affine = (cells.shape[1] * cell_um, 0.0, 0.0, 0.0, cells.shape[0] * cell_um, 0.0)
+        # A small slide is drawn larger than it needs to be to find tissue on it.
+        finer_um = max(slide.extent_um) / _OVERLAY_PX
+        small_slide = finer_um < self._pipeline.tiling.picture_mpp_um
         overlay = draw_colour_overlay(
-            reading.plan.picture,
+            slide.read_picture(finer_um) if small_slide else reading.plan.picture,
             np.nan_to_num(cells, nan=0.0),
             affine,
             size_px=slide.extent_um,

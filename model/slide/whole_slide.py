@@ -14,7 +14,10 @@ import numpy as np
 import wsidicom
 import wsidicom.errors as wsidicom_errors
 from numpy.typing import NDArray
+from pydicom.filereader import read_file_meta_info
+from pydicom.uid import JPEGBaseline8Bit
 from wsidicom.config import Settings as ReaderSettings
+from wsidicom.options import DecoderOption
 
 from common.errors import NotEligibleError, OversizedImageError, UnreadablePixelsError
 from common.pixels.header import PARSER_ERRORS
@@ -29,6 +32,7 @@ COARSER = 1.1
 # Beyond this the level between is missing, and reading from the finer one is a waste of hours.
 MAX_REDUCTION = 8.0
 
+_NO_SPACING = "no pixel spacing: the magnification is unknown"
 # The reader's errors have no common base.
 READER_ERRORS: tuple[type[Exception], ...] = (
     *(
@@ -38,6 +42,7 @@ READER_ERRORS: tuple[type[Exception], ...] = (
     ),
     *PARSER_ERRORS,
     OSError,
+    RuntimeError,  # of the decoders
 )
 
 
@@ -117,8 +122,8 @@ class WholeSlide:
             )
         except READER_ERRORS as error:
             raise UnreadablePixelsError(
-                f"a tile near row {top}, column {left} of the level with"
-                f" {level.mpp_um[0]:.3g} micrometres a pixel cannot be read: {error}"
+                f"a tile near row {top}, column {left} of the level with {level.mpp_um[0]:.3g}"
+                f" micrometres a pixel cannot be read: {str(error) or type(error).__name__}"
             ) from error
         if pixels.shape != (rows, columns, 3) or pixels.dtype != np.uint8:
             raise UnreadablePixelsError(f"pixels are {pixels.dtype} {pixels.shape}, not 8-bit RGB")
@@ -159,16 +164,31 @@ def open_slide(files: Sequence[Path]) -> Iterator[WholeSlide]:
         UnreadablePixelsError: the files are broken.
     """
     settings = ReaderSettings(
-        decoded_frame_cache_size=CACHE_BYTES, encoded_frame_cache_size=CACHE_BYTES // 4
+        decoded_frame_cache_size=CACHE_BYTES,
+        encoded_frame_cache_size=CACHE_BYTES // 4,
+        preferred_decoder=_decoder_for(files),
     )
     try:
         reader = wsidicom.WsiDicom.open(list(files), settings=settings)
     except wsidicom_errors.WsiDicomNotFoundError as error:
         raise NotEligibleError("no level of a whole-slide image") from error
+    except wsidicom_errors.WsiDicomNoResolutionError as error:
+        raise NotEligibleError(_NO_SPACING) from error
     except READER_ERRORS as error:
-        raise UnreadablePixelsError(f"cannot be opened: {error}") from error
+        raise UnreadablePixelsError(
+            f"cannot be opened: {str(error) or type(error).__name__}"
+        ) from error
     with reader:
         yield WholeSlide(reader, _check(reader))
+
+
+def _decoder_for(files: Sequence[Path]) -> DecoderOption | None:
+    """Choose Pillow for JPEG: other decoders fill a cut frame with grey and say nothing."""
+    try:
+        syntaxes = {str(read_file_meta_info(file).get("TransferSyntaxUID")) for file in files}
+    except (*PARSER_ERRORS, OSError):
+        return None  # the reader says what is wrong
+    return DecoderOption.PILLOW if syntaxes <= {JPEGBaseline8Bit} else None
 
 
 def _check(reader: wsidicom.WsiDicom) -> tuple[str, ...]:
@@ -185,7 +205,7 @@ def _check(reader: wsidicom.WsiDicom) -> tuple[str, ...]:
     if planes > 1:
         notes.append(f"{planes} focal planes: the default one was read")
     if any(level.pixel_spacing is None for level in reader.levels):
-        raise NotEligibleError("no pixel spacing: the magnification is unknown")
+        raise NotEligibleError(_NO_SPACING)
     dataset = base.datasets[0]
     if dataset.samples_per_pixel != 3 or dataset.bits != 8:
         raise NotEligibleError("not an 8-bit colour image")
@@ -197,7 +217,7 @@ def _levels(reader: wsidicom.WsiDicom) -> tuple[SlideLevel, ...]:
     for level in reader.levels:
         spacing = level.mpp
         if spacing is None:
-            raise NotEligibleError("no pixel spacing: the magnification is unknown")
+            raise NotEligibleError(_NO_SPACING)
         size = (level.size.height, level.size.width)
         found.append(SlideLevel(level.level, size, (spacing.height, spacing.width)))
     return tuple(sorted(found))
