@@ -12,11 +12,12 @@ from typing import Any, cast
 from pynetdicom import AE, evt
 from pynetdicom.association import Association
 from pynetdicom.pdu_primitives import A_ASSOCIATE
-from pynetdicom.transport import AssociationServer, AssociationSocket, RequestHandler
+from pynetdicom.transport import AssociationServer, RequestHandler
 
 from common.errors import ConfigurationError
 from common.logs import get_logger
 from common.settings import Settings
+from dicom_listener.buffered_socket import BufferedSocket
 from dicom_listener.contexts import supported_contexts
 from dicom_listener.peers import Admission, Caller
 from dicom_listener.reception import (
@@ -25,7 +26,9 @@ from dicom_listener.reception import (
     Announced,
     Reception,
 )
+from dicom_listener.statuses import Answer
 from dicom_listener.streaming import StreamingProvider
+from dicom_listener.transfer import TransferProvider
 
 # A request to associate lists up to 128 classes with their syntaxes: this is ten times the largest.
 _MAX_NEGOTIATION_BYTES = 1 << 20
@@ -38,22 +41,23 @@ log = get_logger()
 
 @dataclass(frozen=True)
 class Reach:
-    """What an association may reach of the listener."""
+    """What an association may reach of the listener.
+
+    ``direct`` says whether C-STORE takes the direct path or all of pynetdicom's.
+    """
 
     settings: Settings
     admission: Admission
     receive: Callable[[Announced], Reception]
+    store: Callable[[Reception, str], Answer]
+    direct: bool = True
 
 
-class BoundedSocket(AssociationSocket):
-    """A socket that never waits or allocates without bound, and acknowledges at once.
-
-    DCMTK leaves Nagle's algorithm on unless told otherwise: without quick acknowledgements it
-    stalls for 40 ms per object.
-    """
+class BoundedSocket(BufferedSocket):
+    """A socket that never allocates without bound, and tells when its peer has gone."""
 
     def __init__(self, association: "Acceptor", client: socket.socket, max_bytes: int) -> None:
-        super().__init__(association, client_socket=client)
+        super().__init__(association, client)
         self._max_bytes = max_bytes
 
     def recv(self, nr_bytes: int) -> bytearray:
@@ -62,26 +66,17 @@ class BoundedSocket(AssociationSocket):
         Raises:
             OSError: nothing came for the time allowed, or the PDU is larger than any should be.
         """
-        try:
-            return self._read(nr_bytes)
-        except OSError:
-            cast(Acceptor, self.assoc).peer_left()
-            raise
-
-    def _read(self, nr_bytes: int) -> bytearray:
+        acceptor = cast(Acceptor, self.assoc)
         if nr_bytes > self._max_bytes:
+            acceptor.peer_left()
             raise OSError(f"a PDU of {nr_bytes} bytes, of at most {self._max_bytes}")
-        connection = cast(socket.socket, self.socket)
-        data = bytearray(nr_bytes)
-        view = memoryview(data)
-        received = 0
-        while received < nr_bytes:
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
-            count = connection.recv_into(view[received:])
-            if count == 0:
-                cast(Acceptor, self.assoc).peer_left()
-                return data[:received]
-            received += count
+        try:
+            data = super().recv(nr_bytes)
+        except OSError:
+            acceptor.peer_left()
+            raise
+        if len(data) < nr_bytes:
+            acceptor.peer_left()
         return data
 
 
@@ -93,6 +88,14 @@ class Acceptor(Association):
         self._reach = reach
         self.provider = StreamingProvider(self, reach.receive)
         self.dimse = self.provider
+        if reach.direct:
+            self.dul = TransferProvider(
+                self,
+                receive=reach.receive,
+                store=reach.store,
+                is_between_messages=lambda: not self.provider.is_receiving,
+                max_pdu_bytes=reach.settings.dicom_max_pdu_bytes,
+            )
         self.dul.daemon = True
         # pynetdicom polls; until the association stands, its sender waits for each turn.
         self.dul._run_loop_delay = _NEGOTIATION_POLL_S
@@ -105,6 +108,12 @@ class Acceptor(Association):
         finally:
             self.provider.discard_all()
             self._reach.admission.release(self)
+
+    @property
+    def is_busy(self) -> bool:
+        """Say whether an object is on its way from the wire to its answer."""
+        storing = isinstance(self.dul, TransferProvider) and self.dul.is_storing
+        return storing or self.provider.is_receiving or self._is_paused
 
     def peer_left(self) -> None:
         """End at once if the peer never asked for anything, as health checks do not."""
@@ -206,7 +215,7 @@ class AcceptorServer(AssociationServer):
         deadline = time.monotonic() + grace_s
         idle_in_a_row = 0  # an object may be between the wire and its handler
         while idle_in_a_row < 2 and time.monotonic() < deadline:
-            busy = any(one.provider.is_receiving or one._is_paused for one in self.associations)
+            busy = any(one.is_busy for one in self.associations)
             idle_in_a_row = 0 if busy else idle_in_a_row + 1
             time.sleep(0.05)
         for association in self.associations:

@@ -26,7 +26,7 @@ from dicom_listener.connections import Acceptor
 from dicom_listener.reception import Reception
 from dicom_listener.registering import register
 from dicom_listener.routing import route
-from dicom_listener.statuses import ECHO_SUCCESS, StoreStatus, answer
+from dicom_listener.statuses import ECHO_SUCCESS, Answer, StoreStatus
 
 log = get_logger()
 
@@ -62,12 +62,18 @@ class Receiver:
         return ECHO_SUCCESS
 
     def handle_store(self, event: evt.Event) -> int | Dataset:
-        """Answer Success only once the object is synced under its final name and committed."""
+        """Answer a C-STORE that came by pynetdicom's path."""
         association = cast(Acceptor, event.assoc)
         reception = cast(Reception | None, event.request._dataset_file)
-        address = str(association.requestor.address)
         if reception is None:
-            return answer(StoreStatus.CANNOT_UNDERSTAND, "no data set")
+            return Answer(StoreStatus.CANNOT_UNDERSTAND, "no data set").for_pynetdicom()
+        try:
+            return self.store(reception, str(association.requestor.address)).for_pynetdicom()
+        finally:
+            association.provider.done_with(reception)
+
+    def store(self, reception: Reception, address: str) -> Answer:
+        """Answer Success only once the object is synced under its final name and committed."""
         logged = log.bind(
             sop_instance_uid=reception.announced.sop_instance_uid[:64],
             source_ae_title=reception.announced.source_ae_title,
@@ -76,26 +82,24 @@ class Receiver:
         try:
             what = self.accept(reception, address)
         except InvalidUidError as error:
-            status, reason = StoreStatus.INVALID_UID, str(error)
+            answer = Answer(StoreStatus.INVALID_UID, str(error))
         except ClassMismatchError as error:
-            status, reason = StoreStatus.CLASS_MISMATCH, str(error)
+            answer = Answer(StoreStatus.CLASS_MISMATCH, str(error))
         except MalformedInstanceError as error:
-            status, reason = StoreStatus.CANNOT_UNDERSTAND, str(error)
+            answer = Answer(StoreStatus.CANNOT_UNDERSTAND, str(error))
         except ConflictingInstanceError as error:
-            status, reason = StoreStatus.CONFLICT, str(error)
+            answer = Answer(StoreStatus.CONFLICT, str(error))
         except StorageUnavailableError as error:  # disk full, database away: may be sent again
             logged.error("instance_not_stored", reason=str(error))
-            return answer(StoreStatus.OUT_OF_RESOURCES, "out of disk or database; send again later")
+            return Answer(StoreStatus.OUT_OF_RESOURCES, "out of disk or database; send again later")
         except Exception:  # the boundary: a sender must get a status
             logged.exception("instance_not_stored")
-            return answer(StoreStatus.PROCESSING_FAILURE, "defect of the listener; see its log")
+            return Answer(StoreStatus.PROCESSING_FAILURE, "defect of the listener; see its log")
         else:
             logged.info(what)
-            return answer(StoreStatus.SUCCESS)
-        finally:
-            association.provider.done_with(reception)
-        logged.warning("instance_refused", reason=reason, status=f"0x{status:04X}")
-        return answer(status, reason)
+            return Answer(StoreStatus.SUCCESS)
+        logged.warning("instance_refused", reason=answer.comment, status=f"0x{answer.status:04X}")
+        return answer
 
     def accept(self, reception: Reception, address: str) -> str:
         """Make a complete object safe and register it. Returns the event to log.

@@ -61,7 +61,7 @@ class Reception:
     def flush(self) -> None:
         """Do nothing after each fragment; ``finish`` flushes once."""
 
-    def write(self, data: bytes) -> int:
+    def write(self, data: bytes | memoryview) -> int:
         """Append a fragment of the data set."""
         self.size_bytes += len(data)
         if self._stream is not None:

@@ -32,8 +32,12 @@ log = get_logger()
 class Listener:
     """Everything that listens, from the archive to the socket."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, direct: bool = True) -> None:
         """Check what the listener stands on, and bind.
+
+        Args:
+            settings: What the site decided.
+            direct: Whether C-STORE takes the direct path past pynetdicom; the two answer alike.
 
         Raises:
             ConfigurationError: archive, database or address cannot be used as they are.
@@ -71,7 +75,7 @@ class Listener:
         )
         try:
             self._server = AcceptorServer(
-                Reach(settings, Admission(settings), self._spool.receive),
+                Reach(settings, Admission(settings), self._spool.receive, receiver.store, direct),
                 [(evt.EVT_C_STORE, receiver.handle_store), (evt.EVT_C_ECHO, receiver.handle_echo)],
             )
         except Exception:

@@ -63,15 +63,27 @@ MEANINGS: dict[StoreStatus, Meaning] = {
 ECHO_SUCCESS = 0x0000
 
 
-def answer(status: StoreStatus, comment: str = "") -> int | Dataset:
-    """Give what pynetdicom sends: the status, and why in Error Comment (0000,0902) on failure.
+class Answer(NamedTuple):
+    """What the sender of one object is told.
 
-    Args:
-        comment: Must hold nothing of the patient; clipped to the 64 characters of its LO.
+    ``comment`` is Error Comment (0000,0902): it must hold nothing of the patient.
     """
-    if status is StoreStatus.SUCCESS or not comment:
-        return int(status)
-    response = Dataset()
-    response.Status = int(status)
-    response.ErrorComment = comment.encode("ascii", "replace").decode()[:64]
-    return response
+
+    status: StoreStatus
+    comment: str = ""
+
+    @property
+    def error_comment(self) -> str:
+        """Give the comment as its LO may be sent: ASCII, at most 64 characters; "" on success."""
+        if self.status is StoreStatus.SUCCESS:
+            return ""
+        return self.comment.encode("ascii", "replace").decode()[:64]
+
+    def for_pynetdicom(self) -> int | Dataset:
+        """Give what a handler of pynetdicom returns."""
+        if not self.error_comment:
+            return int(self.status)
+        response = Dataset()
+        response.Status = int(self.status)
+        response.ErrorComment = self.error_comment
+        return response

@@ -12,13 +12,16 @@ from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dimse_messages import C_STORE_RQ
 from pynetdicom.pdu_primitives import P_DATA
 
+from common.logs import get_logger
 from dicom_listener.reception import Announced, Reception
+
+log = get_logger()
 
 MAX_COMMAND_BYTES = 1 << 16
 
 
 class MessageRefusedError(Exception):
-    """The peer breaks the protocol; pynetdicom answers by aborting the association."""
+    """The peer breaks the protocol: the association is aborted."""
 
 
 class StreamingProvider(DIMSEServiceProvider):
@@ -32,6 +35,7 @@ class StreamingProvider(DIMSEServiceProvider):
         self._receive = receive
         self._open: set[Reception] = set()
         self._in_memory_bytes = 0
+        self._is_cut_off = False
 
     @property
     def is_receiving(self) -> bool:
@@ -39,11 +43,18 @@ class StreamingProvider(DIMSEServiceProvider):
         return self.message is not None or not self.msg_queue.empty()
 
     def receive_primitive(self, primitive: P_DATA) -> None:
-        """Process one P-DATA, whose fragments may end one message's command and begin its data.
+        """Process one P-DATA; a peer that breaks the protocol or its bounds is cut off."""
+        if self._is_cut_off:
+            return
+        try:
+            self._receive_fragments(primitive)
+        except Exception as error:  # pynetdicom raises what it likes at a malformed command
+            self._is_cut_off = True
+            log.warning("protocol_broken", reason=type(error).__name__, exc_info=True)
+            self.assoc.dul.event_queue.put("Evt19")  # unrecognised or invalid PDU: aborts
 
-        Raises:
-            MessageRefusedError: the peer breaks the protocol or its bounds.
-        """
+    def _receive_fragments(self, primitive: P_DATA) -> None:
+        """Go through fragments that may end one message's command and begin its data."""
         for fragment in primitive.presentation_data_value_list:
             single = P_DATA()
             single.presentation_data_value_list = [list(fragment)]  # pyright: ignore
@@ -69,7 +80,9 @@ class StreamingProvider(DIMSEServiceProvider):
 
     def _bound_memory(self, data: bytes) -> None:
         is_command = data[0] & 1
-        if not is_command and self.message is not None and self.message._data_set_file is not None:
+        if self.message is not None and self.message._data_set_file is not None:
+            if is_command:
+                raise MessageRefusedError("another message within a data set")
             return
         self._in_memory_bytes += len(data)
         if self._in_memory_bytes > MAX_COMMAND_BYTES:

@@ -38,9 +38,9 @@ def listen(settings: Settings) -> Iterator[Listen]:
 
 
 @contextmanager
-def running_listener(settings: Settings) -> Iterator[Listener]:
+def running_listener(settings: Settings, *, direct: bool = True) -> Iterator[Listener]:
     """Run a listener in this process."""
-    listener = Listener(settings)
+    listener = Listener(settings, direct=direct)
     listener.start()
     try:
         yield listener
