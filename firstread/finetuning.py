@@ -13,8 +13,10 @@ from common.errors import ConfigurationError
 from firstread.naming_bundles import named_bundle
 from firstread.torchrun import device_of_rank, read_ranks
 from model.pipelines import choose_device
+from model.training.feature_store import FeatureStore
 from model.training.finetune import FinetuneConfig, finetune
 from model.training.finetune_sweep import RATES, sweep
+from model.training.insight_job import InsightConfig, train_insight
 from model.training.manifests import read_manifest
 from model.training.processes import Processes, joined
 
@@ -53,6 +55,24 @@ def run_finetune(
     if processes.rank == 0:
         area = f"{made.val_auc:.4f} ({made.val_low:.4f} to {made.val_high:.4f})"
         typer.echo(f"val AUC {area}: {made.folder}")
+
+
+def run_insight(
+    features: Path, reference: str, out: Path, choices: dict[str, object], *, device: str
+) -> None:
+    """Train INSIGHT on a store's features; choices that are not given stay INSIGHT's own."""
+    own = InsightConfig().fit.model_dump()
+    given = choices["fit"]
+    fitted = {**own, **given} if isinstance(given, dict) else own
+    config = checked(InsightConfig, {**choices, "fit": fitted})
+    store, bundle = FeatureStore.open(features), named_bundle(reference)
+    with processes_on(device) as (processes, chosen):
+        made = train_insight(
+            store, bundle, out, config, device=chosen, processes=processes, say=say
+        )
+    if processes.rank == 0:
+        area = f"{made.val_auc:.4f} ({made.val_low:.4f} to {made.val_high:.4f})"
+        typer.echo(f"val AUC of INSIGHT {made.insight_auc:.4f}, of the score {area}: {made.folder}")
 
 
 def checked(kind: type[Config], choices: dict[str, object]) -> Config:

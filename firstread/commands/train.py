@@ -8,8 +8,10 @@ from firstread.commands import (
     train_features,
     train_finetune,
     train_gate,
+    train_insight,
     train_localise,
     train_manifest,
+    train_slide,
     train_transfer,
 )
 
@@ -40,3 +42,9 @@ app.command(
 app.command(
     epilog="Example: firstread train gate-report --bundle chest_xray_compact --cxr cxr --out gate"
 )(train_gate.gate_report)
+app.command(
+    epilog="Example: firstread train insight --features features --bundle NAME --out runs/insight"
+)(train_insight.insight)
+app.command(epilog="Example: firstread train slide slides.csv --bundle ./uni --out runs/slides")(
+    train_slide.slide
+)
