@@ -158,6 +158,7 @@ def _to_line(one: Seen, prediction: "Prediction | str | None", drawn: Path | Non
     if prediction is None or isinstance(prediction, str):
         return TriageLine(path, uid, "not_eligible", reasons=reasons, bundle=bundle)
     verdict = one.bundle.interpret(prediction.score)
+    reasons += one.bundle.remarks
     return TriageLine(
         path,
         uid,

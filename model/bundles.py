@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from common.errors import BundleError
+from model.abstention import ConformalAbstention
 from model.calibrators import AnyCalibrator
 from model.checkpoint_files import file_sha256
 from model.ct.hounsfield_window import HounsfieldWindow
@@ -24,6 +25,7 @@ from model.gate import GATE, GateSpec
 from model.measured import Metrics
 from model.operating_points import OperatingPoint
 from model.preprocessing import PreprocessingSpec
+from model.prevalence import SitePrevalence, correct_for_prevalence
 from model.slide.tiling import SlideTiling
 
 SHIPPED = Path(__file__).parent / "bundles_shipped"
@@ -37,7 +39,11 @@ Outcome = Literal["flagged", "not_flagged", "abstained"]
 
 
 class Verdict(NamedTuple):
-    """A score, read: the calibrated probability and what follows from it."""
+    """A score, read: the calibrated probability and what follows from it.
+
+    The probability is corrected to the site's prevalence where the bundle has one; the outcome is
+    the same with and without.
+    """
 
     probability: float
     outcome: Outcome
@@ -47,7 +53,9 @@ class Bundle(BaseModel):
     """One version of one model. Everything but ``folder`` and ``sha256`` stands in bundle.json.
 
     ``encoder`` is the specification that the encoder's own module reads. ``abstain_between`` are
-    probabilities between which the model gives no opinion. ``insight_support`` is INSIGHT's own
+    probabilities between which the model gives no opinion, ``conformal`` the limits of the score
+    within which it gives none; ``site_prevalence`` is what probabilities are corrected to.
+    ``insight_support`` is INSIGHT's own
     probability under which no localisation supports a flag. ``hounsfield_window`` is what a slice
     of a scan is cut to, in place of the preprocessing's percentiles; ``slide_tiling`` is how a
     slide is cut; its tile is the encoder's input. ``gate`` holds the limits for the network in
@@ -67,6 +75,8 @@ class Bundle(BaseModel):
     operating_points: tuple[OperatingPoint, ...] = ()
     default_operating_point: str | None = None
     abstain_between: tuple[float, float] | None = None
+    conformal: ConformalAbstention | None = None
+    site_prevalence: SitePrevalence | None = None
     insight_support: float | None = None
     eligibility: EligibilityRules
     gate: GateSpec | None = None
@@ -92,8 +102,8 @@ class Bundle(BaseModel):
 
     @property
     def threshold(self) -> float:
-        """The probability from which an image is flagged."""
-        return self.operating_point.threshold
+        """The probability, as ``interpret`` gives it, from which an image is flagged."""
+        return self._as_shown(self.operating_point.threshold)
 
     def interpret(self, score: float) -> Verdict:
         """Read a raw score as a probability and an outcome.
@@ -104,11 +114,30 @@ class Bundle(BaseModel):
         if self.calibrator is None:
             raise BundleError(f"{self.folder}: no calibrator")
         probability = self.calibrator.calibrate(score)
+        shown = self._as_shown(probability)
         low, high = self.abstain_between or (1.0, 0.0)
-        if low <= probability <= high:
-            return Verdict(probability, "abstained")
-        flagged = probability >= self.threshold
-        return Verdict(probability, "flagged" if flagged else "not_flagged")
+        if low <= probability <= high or (self.conformal and self.conformal.abstains(score)):
+            return Verdict(shown, "abstained")
+        flagged = probability >= self.operating_point.threshold
+        return Verdict(shown, "flagged" if flagged else "not_flagged")
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What must be said wherever a probability of this bundle is shown."""
+        if self.calibrator is None or self.site_prevalence is None:
+            return ()
+        site, fitted = self.site_prevalence.prevalence, self.calibrator.prevalence
+        return (
+            f"probability corrected to the site's prevalence of {site:.1%} "
+            f"(calibrated at {fitted:.1%})",
+        )
+
+    def _as_shown(self, probability: float) -> float:
+        if self.calibrator is None or self.site_prevalence is None:
+            return probability
+        return correct_for_prevalence(
+            probability, self.calibrator.prevalence, self.site_prevalence.prevalence
+        )
 
     def missing(self) -> list[str]:
         """Name what keeps the bundle from being complete; empty if nothing does."""

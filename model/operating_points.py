@@ -6,6 +6,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 from pydantic import BaseModel, ConfigDict, Field
 
+from common.errors import TrainingDataError
+
+CONFIDENCE = 0.95
+
 
 class Proportion(BaseModel):
     """A share of ``n`` cases with its one-sided 95 % lower bound (Clopper and Pearson 1934)."""
@@ -30,7 +34,7 @@ class OperatingPoint(BaseModel):
     chosen_on: str
 
 
-def lower_bound(successes: int, n: int, confidence: float = 0.95) -> float:
+def lower_bound(successes: int, n: int, confidence: float = CONFIDENCE) -> float:
     """Give the one-sided Clopper-Pearson lower bound of a share.
 
     It is the p at which ``successes`` or more of ``n`` would come with chance 1 - confidence.
@@ -82,6 +86,28 @@ def threshold_for_sensitivity(probabilities: ArrayLike, labels: ArrayLike, wante
     edge = float(positives[missed])
     lower = p[p < edge]
     return (edge + float(lower.max())) / 2 if len(lower) else edge / 2
+
+
+def threshold_for_lower_bound(probabilities: ArrayLike, labels: ArrayLike, wanted: float) -> float:
+    """Find the greatest threshold at which the sensitivity's lower bound is at least ``wanted``.
+
+    The bound is that of ``lower_bound``, one-sided, 95 %. The threshold is chosen on the same
+    cases, so the promise is that of a single look.
+
+    Raises:
+        TrainingDataError: there are too few abnormal cases to promise that.
+    """
+    positives = int(np.asarray(labels, dtype=bool).sum())
+    if not 0 < wanted < 1:
+        raise ValueError("a sensitivity to promise lies in (0, 1)")
+    needed = next((k for k in range(positives + 1) if lower_bound(k, positives) >= wanted), None)
+    if not positives or needed is None:
+        least = math.ceil(math.log(1 - CONFIDENCE) / math.log(wanted))
+        raise TrainingDataError(
+            f"{positives} abnormal cases cannot promise a sensitivity of {wanted:g}: "
+            f"it takes at least {least}, all of them flagged"
+        )
+    return threshold_for_sensitivity(probabilities, labels, needed / positives)
 
 
 def operating_point(

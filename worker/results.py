@@ -31,7 +31,7 @@ def make_result(
     """Calibrate and judge a score; keep the heatmap as float16 with its way back to the image."""
     verdict = bundle.interpret(prediction.score)
     outcome = Outcome(verdict.outcome)
-    reasons = list(examined.reasons)
+    reasons = [*examined.reasons, *bundle.remarks]
     support = INSIGHT_SUPPORT if bundle.insight_support is None else bundle.insight_support
     if outcome is Outcome.FLAGGED and prediction.insight_probability < support:
         reasons.append(UNSUPPORTED)

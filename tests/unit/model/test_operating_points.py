@@ -6,7 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import beta
 
-from model.operating_points import lower_bound, operating_point, threshold_for_sensitivity
+from common.errors import TrainingDataError
+from model.operating_points import (
+    lower_bound,
+    operating_point,
+    threshold_for_lower_bound,
+    threshold_for_sensitivity,
+)
 
 
 @pytest.mark.parametrize(("successes", "n"), [(1, 10), (9, 10), (10, 10), (72, 80), (199, 200)])
@@ -51,3 +57,23 @@ def test_an_operating_point_counts_each_class_apart() -> None:
 def test_a_sensitivity_without_abnormal_cases_is_refused() -> None:
     with pytest.raises(ValueError, match="abnormal"):
         threshold_for_sensitivity([0.1, 0.2], [0, 0], 0.9)
+
+
+def test_a_threshold_by_the_lower_bound_is_the_greatest_that_keeps_the_promise() -> None:
+    generator = np.random.default_rng(0)
+    labels = np.arange(300) < 120
+    p = 1 / (1 + np.exp(-generator.normal(labels * 1.5, 1)))
+
+    threshold = threshold_for_lower_bound(p, labels, 0.9)
+
+    kept = operating_point("x", threshold, p, labels, "made up").sensitivity
+    assert kept.lower_bound >= 0.9
+    hits = round(kept.value * kept.n)
+    assert lower_bound(hits - 1, kept.n) < 0.9
+    assert threshold < threshold_for_sensitivity(p, labels, 0.9)
+
+
+def test_too_few_abnormal_cases_promise_no_lower_bound() -> None:
+    with pytest.raises(TrainingDataError, match="at least 29"):
+        threshold_for_lower_bound(np.linspace(0.1, 0.9, 40), np.arange(40) >= 20, 0.9)
+    assert threshold_for_lower_bound(np.linspace(0.1, 0.9, 40), np.arange(40) >= 11, 0.9) < 0.4
