@@ -11,8 +11,8 @@ from safetensors.torch import load_file
 
 from common.errors import BundleError, PredictionError
 from model.bundles import Bundle
-from model.insight import StreamedSmoothMax, alpha_for
 from model.execution import choose_device
+from model.insight import StreamedSmoothMax, alpha_for
 from model.slide.network import SlideNetwork, build_slide_network
 from model.slide.stitching import HeatmapStitcher, RawMap
 from model.slide.tiles import TileBatch, TilePlan, plan_tiles, read_tiles

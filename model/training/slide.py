@@ -62,6 +62,7 @@ class SlideTraining(BaseModel):
     slides_per_update: int = Field(default=4, ge=1)
     most_tiles: int = Field(default=2000, ge=1)
     mpp_um: float = Field(default=0.5, gt=0)
+    tile_px: int = Field(default=224, ge=32)
 
 
 def train_slides(
@@ -83,7 +84,7 @@ def train_slides(
     for split in ("train", "val"):
         if {row.label for row in manifest.of(split)} != {False, True}:
             raise TrainingDataError(f"{manifest.path}: {split} needs slides with label 0 and 1")
-    tiling = tiling_for(encoder_bundle, training.mpp_um)
+    tiling = tiling_for(encoder_bundle, training.mpp_um, training.tile_px)
     encoder = load_encoder(encoder_bundle)
     data = {
         "manifest_fingerprint": manifest.fingerprint,

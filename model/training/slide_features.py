@@ -64,7 +64,7 @@ def load_encoder(bundle: Bundle) -> Encoder:
     return encoder.eval().requires_grad_(False)
 
 
-def tiling_for(bundle: Bundle, mpp_um: float) -> SlideTiling:
+def tiling_for(bundle: Bundle, mpp_um: float, tile_px: int) -> SlideTiling:
     """Choose how slides are cut for an encoder: its bundle's own way, if it has one.
 
     Encoders that were pretrained on colour see colour in [0, 1]; the others see grey.
@@ -72,9 +72,9 @@ def tiling_for(bundle: Bundle, mpp_um: float) -> SlideTiling:
     if bundle.slide_tiling is not None:
         return bundle.slide_tiling
     if bundle.encoder.get("kind") in COLOUR_KINDS:
-        return SlideTiling(mpp_um=mpp_um)
+        return SlideTiling(mpp_um=mpp_um, tile_px=tile_px)
     spec = bundle.preprocessing
-    return SlideTiling(mpp_um=mpp_um, colour="grey", mean=spec.mean, std=spec.std)
+    return SlideTiling(mpp_um=mpp_um, tile_px=tile_px, colour="grey", mean=spec.mean, std=spec.std)
 
 
 def encode_slides(

@@ -36,12 +36,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--encoder", type=Path, required=True, help="bundle with the encoder")
     parser.add_argument("--out", type=Path, required=True, help="folder of the run")
-    parser.add_argument("--train", type=int, default=32, help="slides")
-    parser.add_argument("--val", type=int, default=12, help="slides")
-    parser.add_argument("--test", type=int, default=40, help="slides")
-    parser.add_argument("--size-px", type=int, default=1344, help="side of a slide")
+    parser.add_argument("--train", type=int, default=28, help="slides")
+    parser.add_argument("--val", type=int, default=8, help="slides")
+    parser.add_argument("--test", type=int, default=30, help="slides")
+    parser.add_argument("--size-px", type=int, default=1120, help="side of a slide")
     parser.add_argument("--epochs", type=int, default=12)
-    parser.add_argument("--tiles-per-step", type=int, default=12)
+    parser.add_argument("--tiles-per-step", type=int, default=8)
+    parser.add_argument("--mpp-um", type=float, default=1.0, help="size of a pixel of a tile")
+    parser.add_argument("--tile-px", type=int, default=112, help="side of a tile")
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
     counts = {"train": options.train, "val": options.val, "test": options.test}
@@ -50,7 +52,12 @@ def main() -> None:
         manifest,
         read_bundle(options.encoder),
         options.out,
-        SlideTraining(epochs=options.epochs, tiles_per_step=options.tiles_per_step),
+        SlideTraining(
+            epochs=options.epochs,
+            tiles_per_step=options.tiles_per_step,
+            mpp_um=options.mpp_um,
+            tile_px=options.tile_px,
+        ),
         device=choose_device(options.device),
         made_of=MADE_OF,
     )
