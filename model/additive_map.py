@@ -81,6 +81,22 @@ def additive_map(
     )
 
 
+def triage_map(triage: nn.Sequential, coarse: Tensor, norm: nn.LayerNorm | None) -> AdditiveMap:
+    """Explain the triage head of a network.
+
+    The map adds up to the triage head's part of the score; INSIGHT's log odds are the other part.
+
+    Args:
+        triage: The head; its last layer is linear.
+        coarse: (B, C, h, w), the last stage of the encoder; see ``FeaturePyramid``.
+        norm: The encoder's LayerNorm after pooling, None where it has none.
+    """
+    linear = triage[-1]
+    if not isinstance(linear, nn.Linear):
+        raise TypeError("the triage head does not end in a linear layer")
+    return additive_map(coarse, linear.weight[0], linear.bias[0], norm=norm)
+
+
 def _normalise(pooled: Tensor, norm: nn.LayerNorm) -> Tensor:
     # Not norm(pooled): timm's LayerNorm2d wants maps.
     return F.layer_norm(pooled, norm.normalized_shape, norm.weight, norm.bias, norm.eps)

@@ -24,7 +24,7 @@ def ablate(
     ] = None,
     manifest: Annotated[
         Path | None,
-        typer.Option(dir_okay=False, help="Instead of a store: encode this manifest into OUT"),
+        typer.Option(dir_okay=False, help="Instead of a store: the manifest itself"),
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Runs of each arm")] = 3,
     steps: Annotated[int, typer.Option(min=1, help="Batches that each head is fitted on")] = 600,

@@ -18,7 +18,7 @@ from model.evaluation.lesion_boxes import BoxCase, LesionBox
 Box = tuple[float, float, float, float]
 
 RASTER = 128
-"""Rows and columns to which every map is interpolated before it is measured."""
+"""Rows and columns to which every map is interpolated before its regions are measured."""
 HOTTEST_SHARE = 0.05
 """Part of the image that a map may call its own: about the area of the median box."""
 TOLERANCE = 0.04
@@ -58,8 +58,9 @@ def _measure_one(heatmap: NDArray[np.floating], case: BoxCase) -> tuple[float, .
     inside = box_mask(case.box)
     counted = inside | ~np.logical_or.reduce([inside, *(box_mask(box) for box in case.others)])
     return (
-        float(points_at_a_box(raster, [case.box[1:]], tolerance=0.0)),
-        float(points_at_a_box(raster, [case.box[1:]], tolerance=TOLERANCE)),
+        # Of the map itself: interpolation lowers every peak but those at the border.
+        float(points_at_a_box(heatmap, [case.box[1:]], tolerance=0.0)),
+        float(points_at_a_box(heatmap, [case.box[1:]], tolerance=TOLERANCE)),
         shared / (area + case.box.width * case.box.height - shared),
         shared / area,
         auc(inside[counted], raster[counted]),

@@ -18,10 +18,7 @@ _OPACITY = 0.55
 
 
 class Column(NamedTuple):
-    """One method: its name and, for each image, a heatmap (h, w) in [0, 1] to draw.
-
-    ``per_box`` says that the map is made for one box alone, the image's first.
-    """
+    """One method: its name and, for each image, a heatmap (h, w) in [0, 1] to draw."""
 
     name: str
     maps: Sequence[NDArray[np.floating]]
@@ -85,9 +82,8 @@ def _panel(
     for box in boxes:
         _rectangle(drawn, box[1:], _LESION, 2)
     if heatmap is not None:
-        raster = interpolate(heatmap)
-        _rectangle(drawn, hottest_box(raster), _HOTTEST, 1)
-        x, y = peak(raster)
+        _rectangle(drawn, hottest_box(interpolate(heatmap)), _HOTTEST, 1)
+        x, y = peak(heatmap)
         at = (round(x * PANEL_PX), round(y * PANEL_PX))
         cv2.drawMarker(drawn, at, (0, 0, 0), cv2.MARKER_CROSS, 13, 3, cv2.LINE_AA)
         cv2.drawMarker(drawn, at, _PEAK, cv2.MARKER_CROSS, 11, 1, cv2.LINE_AA)

@@ -56,13 +56,17 @@ def _smallest(report: LocalisationReport) -> str:
     least = report.smallest
     return (
         f"What {report.boxes} boxes can show with a power of 80 % (two-sided, 5 %, boxes taken as "
-        f"independent): a difference in hits of {least.hit:.3f} where two methods differ on "
+        f"independent): a difference in hits of {_least(least.hit)} where two methods differ on "
         f"{least.discordant:.0%} of boxes, as they did here at the median; "
-        f"{least.hit_one_sided_by_luck:.3f} if all boxes on which they differ fall to the same "
-        f"method; {least.hit_holm:.3f} at the first step of Holm. In IoU a shift of "
+        f"{_least(least.hit_all_to_one)} if all boxes on which they differ fall to the same "
+        f"method; {_least(least.hit_holm)} at the first step of Holm. In IoU a shift of "
         f"{least.iou:.3f}, in pixel AUC {least.pixel_auc:.3f} (one comparison, by simulation). "
         "Smaller differences in this table are no evidence, in either direction."
     )
+
+
+def _least(difference: float | None) -> str:
+    return "any size: none" if difference is None else f"{difference:.3f}"
 
 
 def _show(interval: Interval, *, signed: bool = False) -> str:

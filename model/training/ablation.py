@@ -21,14 +21,13 @@ from model.bundles import Bundle
 from model.evaluation.discrimination import auc
 from model.evaluation.lesion_boxes import BoxCase, BoxedImage, box_cases, read_boxed_images
 from model.evaluation.localisation import Localised
-from model.training.ablation_features import StageFeatures, cache_other_stage, encode_stages
+from model.training.ablation_features import StageFeatures, cache_stages, encode_stages
 from model.training.ablation_fit import FitConfig, ScaledMaps, fit_head, predict_head, scale_of
 from model.training.ablation_heads import ARMS, Arm, build_arm
 from model.training.cases import box_images
-from model.training.feature_encoding import encode_manifest
 from model.training.feature_store import FeatureStore
 from model.training.localisation_methods import of_cases
-from model.training.manifests import read_manifest
+from model.training.manifests import ManifestRow, read_manifest
 from model.training.run_record import write_run_record
 
 RUNS = "runs"
@@ -59,8 +58,8 @@ class AblationSet:
     """What all arms are fitted to and measured on.
 
     Shapes:
-        train, val: rows of the store
-        labels: bool (N,), of all its rows
+        train, val: numbers of the N images
+        labels: bool (N,)
         groups: (N,), patients
         boxed: features of the boxed images
         val_triage: float64, the bundle's triage head on the rows of val
@@ -101,83 +100,87 @@ def open_ablation(
     device: str,
     say: Say,
 ) -> tuple[AblationSet, AblationConfig]:
-    """Open a store, or encode a manifest into ``out`` first, and prepare everything.
+    """Take the rows of a store or a manifest, encode both stages into ``out``, prepare everything.
+
+    A store keeps one stage alone, so its images are encoded again for the other.
 
     Raises:
         TrainingDataError: a file cannot be used, or the store is of another bundle.
         BundleError: the bundle has no heads.
     """
-    if features is None:
-        if manifest is None:
-            raise ValueError("either features or a manifest is needed")
-        store = encode_manifest(
-            read_manifest(manifest), bundle, out / "features", device, say=say
-        ) or FeatureStore.open(out / "features")
+    store = FeatureStore.open(features) if features is not None else None
+    if store is not None and store.bundle_sha256 != bundle.sha256:
+        raise TrainingDataError(
+            f"{features}: encoded by {store.index.plan.bundle}, not by "
+            f"{bundle.name}-{bundle.version} as it lies there; name the same bundle"
+        )
+    if store is not None:
+        rows, fingerprint = store.rows, store.manifest_fingerprint
+    elif manifest is not None:
+        described = read_manifest(manifest)
+        rows, fingerprint = described.rows, described.fingerprint
     else:
-        store = FeatureStore.open(features)
-    data = prepare_ablation(bundle, store, boxes, out, device, say)
+        raise ValueError("either features or a manifest is needed")
     config = AblationConfig(
         bundle=f"{bundle.name}-{bundle.version}",
         bundle_sha256=bundle.sha256,
-        manifest_fingerprint=store.manifest_fingerprint,
+        manifest_fingerprint=fingerprint,
         boxes_sha256=hashlib.sha256(boxes.read_bytes()).hexdigest(),
         fit=fit,
         seeds=seeds,
     )
-    return data, config
+    return prepare_ablation(bundle, rows, boxes, out, device, say), config
 
 
 def prepare_ablation(
-    bundle: Bundle, store: FeatureStore, boxes: Path, out: Path, device: str, say: Say
+    bundle: Bundle, rows: Sequence[ManifestRow], boxes: Path, out: Path, device: str, say: Say
 ) -> AblationSet:
     """Bring together features, labels and boxes; boxes on test images are left aside.
 
     Raises:
-        TrainingDataError: the store is of another bundle, or lacks train or val.
+        TrainingDataError: train or val lacks a label, or an image cannot be read.
     """
-    if store.bundle_sha256 != bundle.sha256:
-        raise TrainingDataError(
-            f"{store.folder}: encoded by {store.index.plan.bundle}, not by "
-            f"{bundle.name}-{bundle.version} as it lies there; name the same bundle"
-        )
-    val = store.rows_of("val")
-    train, boxed_out = training_rows(store, boxes)
-    for name, rows in (("train", train), ("val", val)):
-        if len(set(store.labels[rows].tolist())) < 2:
-            raise TrainingDataError(f"{store.folder}: no cases of both labels in {name}")
+    train, boxed_out = training_rows(rows, boxes)
+    val = [row for row in rows if row.split == "val"]
+    for name, chosen in (("train", train), ("val", val)):
+        if len({row.label for row in chosen}) < 2:
+            raise TrainingDataError(f"no cases of both labels in {name}: nothing to compare on")
     images = [image for image in read_boxed_images(boxes) if image.split != "test"]
     say(f"{len(train)} training images ({boxed_out} of boxed patients left out), {len(val)} of val")
     boxed = encode_stages(bundle, [image.path for image in images], device)
-    rows = np.concatenate([train, val])
-    paths = [store.rows[row].path for row in rows]
-    other, scores = cache_other_stage(bundle, paths, out / "stages", device, say)
-    place = {int(row): number for number, row in enumerate(rows)}
+    used = [*train, *val]
+    cached = cache_stages(bundle, [row.path for row in used], out / "stages", device, say)
+    numbers = np.arange(len(used))
+
+    def read_spatial(rows: Sequence[int]) -> NDArray[np.float16]:
+        return cached.spatial[list(rows)]
 
     def read_other(rows: Sequence[int]) -> NDArray[np.float16]:
-        return other[[place[int(row)] for row in rows]]
+        return cached.other[list(rows)]
 
     return AblationSet(
-        spatial=scale_of(store.spatial, train),
-        other=scale_of(read_other, train),
-        train=train,
-        val=val,
-        labels=store.labels,
-        groups=store.groups,
+        spatial=scale_of(read_spatial, numbers[: len(train)]),
+        other=scale_of(read_other, numbers[: len(train)]),
+        train=numbers[: len(train)],
+        val=numbers[len(train) :],
+        labels=np.array([row.label for row in used], dtype=bool),
+        groups=np.array([row.group for row in used]),
         images=images,
         cases=box_cases(images),
         boxed=boxed,
-        val_triage=scores[len(train) :],
+        val_triage=cached.triage_score[len(train) :],
     )
 
 
-def training_rows(store: FeatureStore, boxes: Path) -> tuple[NDArray[np.intp], int]:
-    """Number the rows of train whose patient has no box, and count those that were left out."""
-    names = box_images(boxes) | {image.path.name for image in read_boxed_images(boxes)}
-    patients = {_bare(image.patient_id) for image in read_boxed_images(boxes)}
-    patients |= {_bare(row.group) for row in store.rows if row.path.name in names}
-    train = store.rows_of("train")
-    free = [row for row in train if _bare(store.rows[row].group) not in patients]
-    return np.array(free, dtype=np.intp), len(train) - len(free)
+def training_rows(rows: Sequence[ManifestRow], boxes: Path) -> tuple[list[ManifestRow], int]:
+    """Give the rows of train whose patient has no box, and count those that were left out."""
+    boxed = read_boxed_images(boxes)
+    names = box_images(boxes) | {image.path.name for image in boxed}
+    patients = {_bare(image.patient_id) for image in boxed}
+    patients |= {_bare(row.group) for row in rows if row.path.name in names}
+    train = [row for row in rows if row.split == "train"]
+    free = [row for row in train if _bare(row.group) not in patients]
+    return free, len(train) - len(free)
 
 
 def run_arm(arm: Arm, seed: int, data: AblationSet, config: AblationConfig, out: Path) -> ArmRun:
@@ -220,13 +223,13 @@ def run_ablation(
         },
     )
     found: dict[str, list[ArmRun]] = {arm.name: [] for arm in arms}
-    for number, arm in enumerate(arms):
-        for seed in range(config.seeds):
+    for seed in range(config.seeds):  # every arm once before any arm twice
+        for number, arm in enumerate(arms):
             run = run_arm(arm, seed, data, config, out)
             found[arm.name].append(run)
             hits = run.localised.hit.mean()
             say(
-                f"arm {number + 1} of {len(arms)}, {arm.name}, seed {seed}: "
+                f"seed {seed}, arm {number + 1} of {len(arms)}, {arm.name}: "
                 f"val AUC {run.val_auc:.3f}, hits {hits:.2f}"
             )
     return found

@@ -14,14 +14,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from common.errors import BundleError
+from model.additive_map import triage_map
 from model.bundles import HEAD_PREFIX, Bundle, tensor_names
-from model.feature_pyramid import FeaturePyramid, triage_map
+from model.encoders.feature_pyramid import FeaturePyramid
 from model.network import TriageNetwork
 from model.pipelines import choose_device
 from model.training.feature_encoding import load_network, read_input
 
 BATCH = 16
-OTHER, OTHER_DIGEST = "other_stage.npy", "other_stage.sha256"
+DIGEST = "encoded.sha256"
+CACHED = ("spatial", "other", "triage_score")
 
 Say = Callable[[str], None]
 
@@ -78,7 +80,6 @@ def encode_stages(
         pyramid = FeaturePyramid(network.encoder)
     except TypeError as error:
         raise BundleError(f"{bundle.folder}: {error}; the additive map needs stages") from error
-    linear = network.triage
     parts: list[tuple[Tensor, ...]] = []
     for start in range(0, len(paths), BATCH):
         images = np.stack(
@@ -87,7 +88,7 @@ def encode_stages(
         with torch.inference_mode():
             batch = torch.from_numpy(images if images.ndim == 4 else images[:, None]).to(chosen)
             seen = pyramid(batch)
-            explained = triage_map(network, pyramid, seen.coarse)
+            explained = triage_map(network.triage, seen.coarse, pyramid.norm)
             spatial = seen.features.spatial
             other = seen.coarse if spatial.shape == seen.fine.shape else seen.fine
             parts.append(
@@ -96,7 +97,7 @@ def encode_stages(
                     other.half(),
                     network.insight(spatial).heatmap[:, 0].float(),
                     explained.cells.float(),
-                    linear(seen.features.embedding)[:, 0].double(),
+                    network.triage(seen.features.embedding)[:, 0].double(),
                     explained.score().double(),
                 )
             )
@@ -107,22 +108,29 @@ def encode_stages(
     return StageFeatures(*columns[:5], additive_error=error)
 
 
-def cache_other_stage(
-    bundle: Bundle, paths: Sequence[Path], folder: Path, device: str, say: Say
-) -> tuple[NDArray[np.float16], NDArray[np.float64]]:
-    """Give the other stage's maps (N, C', h', w') and triage scores (N,) of many images.
+@dataclass(frozen=True)
+class CachedStages:
+    """What is kept of many images: both maps, memory-mapped, and the triage head's scores."""
 
-    Kept in ``folder``: a second call with the same bundle and images reads them.
+    spatial: NDArray[np.float16]
+    other: NDArray[np.float16]
+    triage_score: NDArray[np.float64]
+
+
+def cache_stages(
+    bundle: Bundle, paths: Sequence[Path], folder: Path, device: str, say: Say
+) -> CachedStages:
+    """Encode both stages of many images; a second call with the same bundle and images reads them.
+
+    Both maps of all images are in memory once, before they are written.
     """
-    wanted = hashlib.sha256(
-        "\n".join([bundle.sha256, *(str(path) for path in paths)]).encode()
-    ).hexdigest()
-    kept, scores, digest = folder / OTHER, folder / "triage_scores.npy", folder / OTHER_DIGEST
+    named = "\n".join([bundle.sha256, *(str(path) for path in paths)])
+    wanted, digest = hashlib.sha256(named.encode()).hexdigest(), folder / DIGEST
     if not (digest.is_file() and digest.read_text() == wanted):
-        say("encoding the encoder's other stage, for the multi-scale arm")
         features = encode_stages(bundle, paths, device, say)
         folder.mkdir(parents=True, exist_ok=True)
-        np.save(kept, features.other, allow_pickle=False)
-        np.save(scores, features.triage_score, allow_pickle=False)
+        for name in CACHED:
+            np.save(folder / f"{name}.npy", getattr(features, name), allow_pickle=False)
         digest.write_text(wanted)
-    return np.load(kept, mmap_mode="r", allow_pickle=False), np.load(scores, allow_pickle=False)
+    arrays = [np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in CACHED]
+    return CachedStages(*arrays)

@@ -15,7 +15,7 @@ from model.evaluation.localisation_picture import (
     one_image_a_finding,
     write_picture,
 )
-from model.evaluation.localisation_table import DRAWS, Interval, LocalisationReport
+from model.evaluation.localisation_table import Interval, LocalisationReport
 from model.evaluation.localisation_table import localisation_report as measure_all
 from model.evaluation.localisation_text import localisation_text
 from model.preprocessing import PreprocessingSpec, resize_and_stretch
@@ -34,6 +34,7 @@ MULTI_SCALE = "insight_two_stages"
 IN_PICTURE = ("insight", "insight_two_stages", "detection_only", "gap_cam", "pcam", "abmil")
 PICTURED = 7
 SHOWN_PX = 464
+DRAWS = 500
 RESULT, TABLE, PICTURE = "ablation.json", "ablation.md", "maps.png"
 
 

@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from model.additive_map import additive_map
+from model.additive_map import additive_map, triage_map
 from model.encoders.compact import CompactSpec
 from model.encoders.compact_regnet import CompactRegNetSpec
-from model.feature_pyramid import FeaturePyramid, triage_map
+from model.encoders.feature_pyramid import FeaturePyramid
 from model.network import build_network
 
 TOLERANCE = 1e-6
@@ -59,7 +59,7 @@ def test_the_map_of_a_network_adds_up_to_its_triage_head(
 
     with torch.inference_mode():
         seen = pyramid(torch.randn(2, 1, 64, 64))
-        explained = triage_map(network, pyramid, seen.coarse)
+        explained = triage_map(network.triage, seen.coarse, pyramid.norm)
         wanted = network.triage(seen.features.embedding)[:, 0]
 
     assert explained.cells.shape == (2, 2, 2)

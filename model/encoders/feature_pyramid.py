@@ -9,9 +9,7 @@ from timm.models.davit import DaVit
 from timm.models.regnet import RegNet
 from torch import Tensor, nn
 
-from model.additive_map import AdditiveMap, additive_map
 from model.encoders.encoder import Encoder, Features
-from model.network import TriageNetwork
 
 
 class Pyramid(NamedTuple):
@@ -54,17 +52,6 @@ class FeaturePyramid:
             for hook in hooks:
                 hook.remove()
         return Pyramid(features, seen[self._fine], seen[self._coarse])
-
-
-def triage_map(network: TriageNetwork, pyramid: FeaturePyramid, coarse: Tensor) -> AdditiveMap:
-    """Explain the triage head of a network from the map ``coarse`` (B, C, h, w) of its encoder.
-
-    The map adds up to the triage head's part of the score; INSIGHT's log odds are the other part.
-    """
-    linear = network.triage[-1]
-    if not isinstance(linear, nn.Linear):
-        raise TypeError("the triage head does not end in a linear layer")
-    return additive_map(coarse, linear.weight[0], linear.bias[0], norm=pyramid.norm)
 
 
 def _trunk(encoder: Encoder) -> DaVit | RegNet:
