@@ -4,6 +4,8 @@ import typer
 
 from firstread.commands import (
     train_ablate,
+    train_calibrate,
+    train_chest_ct,
     train_evaluate,
     train_features,
     train_finetune,
@@ -11,6 +13,7 @@ from firstread.commands import (
     train_insight,
     train_localise,
     train_manifest,
+    train_prevalence,
     train_slide,
     train_transfer,
 )
@@ -21,6 +24,7 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 app.add_typer(train_manifest.app, name="manifest")
+app.add_typer(train_prevalence.app, name="prevalence")
 app.command(
     epilog="Example: firstread train features nih.csv --bundle chest_xray_compact --out features"
 )(train_features.features)
@@ -47,4 +51,11 @@ app.command(
 )(train_insight.insight)
 app.command(epilog="Example: firstread train slide slides.csv --bundle ./uni --out runs/slides")(
     train_slide.slide
+)
+app.command(
+    epilog="Example: firstread train calibrate --bundle chest_xray_compact --features features "
+    "--out calibrated"
+)(train_calibrate.calibrate)
+app.command("chest-ct", epilog="Example: firstread train chest-ct --data ct --out runs/chest_ct")(
+    train_chest_ct.chest_ct
 )

@@ -40,6 +40,7 @@ def transfer(
     tables that `firstread train evaluate` compares.
     """
     from common.errors import ConfigurationError
+    from firstread.column_values import column_values
     from model.training.classifier_fitting import GRIDS
     from model.training.feature_store import FeatureStore
     from model.training.test_looking import look_at_tables
@@ -52,8 +53,8 @@ def transfer(
         FeatureStore.open(features),
         out,
         classifiers=chosen,
-        trained_on=_values("--train-on", train_on),
-        measured_on=_values("--measure-on", measure_on),
+        trained_on=column_values("--train-on", train_on),
+        measured_on=column_values("--measure-on", measure_on),
         with_test=look_at_test,
         seed=seed,
         say=lambda line: typer.echo(line, err=True),
@@ -68,16 +69,3 @@ def transfer(
         for line in look_at_tables(paths, test_log, f"{features.name} test"):
             typer.echo(line)
     typer.echo(f"written: {out}")
-
-
-def _values(option: str, texts: list[str] | None) -> dict[str, str]:
-    """Read "COLUMN=VALUE" texts."""
-    from common.errors import ConfigurationError
-
-    values: dict[str, str] = {}
-    for text in texts or []:
-        name, equals, value = text.partition("=")
-        if not equals or not name:
-            raise ConfigurationError(f"{option} {text}: write COLUMN=VALUE")
-        values[name] = value
-    return values

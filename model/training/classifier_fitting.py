@@ -41,7 +41,7 @@ GRIDS: dict[str, tuple[Choices, ...]] = {
     ),
     "random_forest": tuple({"trees": 300, "leaf": leaf} for leaf in (2, 5, 15)),
     "mlp": tuple(
-        {"hidden": hidden, "alpha": alpha} for hidden in (32, 128) for alpha in (1.0, 10.0, 30.0)
+        {"hidden": hidden, "alpha": alpha} for hidden in (32, 128) for alpha in (10.0, 30.0)
     ),
 }
 """What is tried of each kind. ``width``: gamma is width / D, so that it means the same at any D."""

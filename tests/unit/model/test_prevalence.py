@@ -1,5 +1,6 @@
 """Prevalence: Bayes' rule for the probability, no change of outcome, an interval that covers."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -7,14 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from typer.testing import CliRunner
 
+from firstread.cli import app
+from model.bundles import read_bundle
 from model.prevalence import (
     SitePrevalence,
     correct_for_prevalence,
     estimate_prevalence,
     propose_prevalence,
 )
-from tests.small_bundle import write_small_bundle
+from tests.small_bundle import CALIBRATOR, write_small_bundle
 
 share = st.floats(0.01, 0.99)
 
@@ -90,3 +94,49 @@ def test_a_corrected_bundle_says_so_and_changes_no_outcome(tmp_path: Path) -> No
         "probability corrected to the site's prevalence of 10.0% (calibrated at 50.0%)",
     )
     assert corrected.sha256 != plain.sha256
+
+
+def scores_file(path: Path, prevalence: float, n: int) -> Path:
+    """Write scores that the small bundle's calibrator reads as true at even shares."""
+    p = unlabelled(prevalence, n, 5)
+    lines = ["file,label,group,split,score,probability"]
+    lines += [f"{i}.png,0,p{i},,{CALIBRATOR.score_at(float(q))}," for i, q in enumerate(p)]
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def test_the_commands_propose_a_share_and_write_a_bundle_that_holds_it(tmp_path: Path) -> None:
+    folder = write_small_bundle(tmp_path / "small").folder
+    scores = scores_file(tmp_path / "scores.csv", 0.2, 1500)
+    group = ["train", "prevalence"]
+    proposed = CliRunner().invoke(
+        app, [*group, "propose", "--bundle", str(folder), "--predictions", str(scores)]
+    )
+    assert proposed.exit_code == 0, proposed.output
+    found = re.search(r"prevalence: (\S+) \(95 %: (\S+) to (\S+)\)", proposed.stdout)
+    assert found is not None
+    assert float(found[2]) < 0.2 < float(found[3])
+    assert "1500 images of 1500 patients" in proposed.stdout
+
+    command = [*group, "set", "--bundle", str(folder), "--out", str(tmp_path / "site")]
+    written = CliRunner().invoke(app, [*command, "--prevalence", "0.2", "--source", "500 reports"])
+    assert written.exit_code == 0, written.output
+    bundle = read_bundle(tmp_path / "site")
+    assert bundle.site_prevalence == SitePrevalence(prevalence=0.2, source="500 reports")
+    assert "500 reports" in (tmp_path / "site" / "card.md").read_text()
+    assert bundle.missing() == []
+
+    wrong = CliRunner().invoke(app, [*command, "--prevalence", "20", "--source", "reports"])
+    assert wrong.exit_code == 2
+    assert "between 0 and 1" in wrong.stderr
+
+
+def test_few_scores_propose_nothing(tmp_path: Path) -> None:
+    folder = write_small_bundle(tmp_path / "small").folder
+    scores = scores_file(tmp_path / "scores.csv", 0.2, 20)
+    result = CliRunner().invoke(
+        app,
+        ["train", "prevalence", "propose", "--bundle", str(folder), "--predictions", str(scores)],
+    )
+    assert result.exit_code == 2
+    assert "at least 100" in result.stderr
