@@ -138,11 +138,14 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder with volumes.csv")
     parser.add_argument("--out", type=Path, required=True, help="folder of the run")
     parser.add_argument("--encoder", type=Path, help="bundle that encodes; default: the shipped")
+    parser.add_argument("--steps", type=int, default=CtTrainingConfig().steps)
+    parser.add_argument("--seeds", type=int, default=CtTrainingConfig().seeds)
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     bundle = read_bundle(arguments.encoder) if arguments.encoder else newest_radiograph_bundle()
-    written = train_chest_ct(arguments.data, arguments.out, CtTrainingConfig(), bundle)
+    config = CtTrainingConfig(steps=arguments.steps, seeds=arguments.seeds)
+    written = train_chest_ct(arguments.data, arguments.out, config, bundle)
     report(f"{written.folder}: {written.name} {written.version}, research only")
 
 

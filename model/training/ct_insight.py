@@ -21,14 +21,14 @@ class CtTrainingConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    steps: int = 300
-    bag_slices: int = 16
-    learning_rate: float = 1e-3
+    steps: int = 80
+    bag_slices: int = 12
+    learning_rate: float = 2e-3
     weight_decay: float = 1e-4
     decoupling: float = 0.01
     slice_share: float = 1.0
     clean_bags: float = 0.5
-    seeds: int = 3
+    seeds: int = 2
 
 
 class EncodedPatient(NamedTuple):
