@@ -89,6 +89,7 @@ def test_every_storage_class_and_syntax_is_accepted(listen: Listen) -> None:
         (SecondaryCaptureImageStorage, "chest_xray", AnalysisState.QUEUED),
         (CTImageStorage, "none", AnalysisState.NOT_ELIGIBLE),
         ("1.2.840.10008.5.1.4.1.1.6", "none", AnalysisState.NOT_ELIGIBLE),  # retired ultrasound
+        ("1.2.840.10008.5.1.4.1.1.77.1.6", "none", AnalysisState.NOT_ELIGIBLE),  # whole slide
     ],
 )
 def test_every_instance_has_an_analysis_or_a_reason(
