@@ -14,6 +14,7 @@ COLOURS = ("#0b5394", "#c8590a", "#2e7d4f", "#8e44ad", "#7a6a00", "#b0174a", "#3
 DASHES = ("", "7 3", "2 2.5", "9 3 2 3", "4 2", "1 2", "10 4", "6 2 2 2")
 WIDTH, HEIGHT = 320, 300
 LEFT, TOP, RIGHT, BOTTOM = 46, 10, 10, 42
+WHISKERS = 3
 Range = tuple[float, float]
 
 
@@ -115,7 +116,7 @@ def draw_reliability(models: Sequence[tuple[str, Sequence[Seen], int]]) -> str:
     frame = Frame("probability that the model gives", "share that is abnormal")
     frame.line(Line("perfect", Curve(x=(0, 1), y=(0, 1)), -1))
     for name, bins, style in models:
-        for one in bins:
+        for one in bins if len(models) <= WHISKERS else ():  # more would hide one another
             frame.whisker(one.mean_probability, one.low, one.high, style)
         x = tuple(one.mean_probability for one in bins)
         frame.line(Line(name, Curve(x=x, y=tuple(one.observed for one in bins)), style))

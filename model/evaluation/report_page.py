@@ -8,6 +8,7 @@ from model.evaluation.drawing import Line, draw_decision, draw_reliability, draw
 from model.evaluation.report import Figures, ModelReport, Report
 from model.evaluation.report_tables import (
     brier_table,
+    calibration_table,
     comparison_table,
     operating_point_table,
     overview_table,
@@ -50,11 +51,12 @@ def render_report(report: Report) -> str:
         _charts(report),
         _section("Paired comparisons", comparison_table(report), keep=True),
         _section("At the operating points", operating_point_table(report), keep=True),
+        _section("Calibration", calibration_table(report), keep=True),
+        _section("Parts of the Brier score", brier_table(report), keep=True),
         *(
             _section(TITLES.get(column, f"By {column}"), strata_table(report, column))
             for column in _columns(report.models)
         ),
-        _section("Parts of the Brier score", brier_table(report), keep=True),
         _reading(report),
         _footer(report),
     ]
@@ -164,7 +166,12 @@ def _charts(report: Report) -> str:
 
 
 def _columns(models: Sequence[ModelReport]) -> list[str]:
-    return list(dict.fromkeys(one.column for model in models for one in model.strata))
+    """Name the columns that part the cases; one value alone would repeat what stands above."""
+    values: dict[str, set[str]] = {}
+    for model in models:
+        for one in model.strata:
+            values.setdefault(one.column, set()).add(one.value)
+    return [column for column, found in values.items() if len(found) > 1]
 
 
 def _section(title: str, table: str, *, keep: bool = False) -> str:

@@ -8,32 +8,40 @@ from model.operating_points import Proportion
 
 DASH = "\N{EN DASH}"
 MINUS = "\N{MINUS SIGN}"
+DEFAULT = "default"
 
 
 def overview_table(report: Report) -> str:
-    """Give one row a model: AUC, Brier, calibration."""
-    head = ["Model", "AUC", "over patients", "Brier", "ECE", "by chance", "slope", "intercept"]
+    """Give one row a model: how well it tells abnormal from the rest, and its Brier score."""
+    head = ["Model", "AUC (95 %, DeLong)", "95 % over patients", "Brier (95 %)"]
     rows = []
     for model in report.models:
         one, calibration = model.overall, model.overall.calibration
-        cells = [escape(model.name), with_interval(one.auc), _range(one.auc_bootstrap)]
-        if calibration is None:
-            cells += [DASH] * 5
-        else:
-            inside = calibration.expected_error <= calibration.expected_error_high
-            error = f"{calibration.expected_error:.3f}"
-            chance = (
-                f"{calibration.expected_error_low:.3f} to {calibration.expected_error_high:.3f}"
-            )
-            cells += [
-                with_interval(calibration.brier),
-                f'<span class="{"good" if inside else "bad"}">{error}</span>',
-                f"<small>{chance}</small>",
-                _figure(calibration.slope, 2),
-                _signed(calibration.intercept, 2),
-            ]
-        rows.append(cells)
+        brier = DASH if calibration is None else with_interval(calibration.brier)
+        cells = [escape(model.name), with_interval(one.auc), f"<small>{_range(one.auc_bootstrap)}"]
+        rows.append([*cells[:2], f"{cells[2]}</small>", brier])
     return _table(head, rows)
+
+
+def calibration_table(report: Report) -> str:
+    """Give one row a model: whether its probabilities mean what they say."""
+    head = ["Model", "ECE", "95 % by chance alone", "slope", "intercept", "mean said / share seen"]
+    rows = []
+    for model in report.models:
+        if (one := model.overall.calibration) is not None:
+            inside = one.expected_error <= one.expected_error_high
+            verdict = "good" if inside else "bad"
+            seen = model.overall.abnormal / model.overall.cases
+            chance = f"{one.expected_error_low:.3f} to {one.expected_error_high:.3f}"
+            cells = [
+                f'<span class="{verdict}">{one.expected_error:.3f}</span>',
+                f"{chance} <small>({'inside' if inside else 'beyond'})</small>",
+                _figure(one.slope, 2),
+                _signed(one.intercept, 2),
+                f"{one.mean_probability:.2f} / {seen:.2f}",
+            ]
+            rows.append([escape(model.name), *cells])
+    return _table(head, rows) if rows else ""
 
 
 def comparison_table(report: Report) -> str:
@@ -76,22 +84,21 @@ def operating_point_table(report: Report) -> str:
 
 def strata_table(report: Report, column: str) -> str:
     """Give one row a model and value of a column."""
-    head = ["", "abnormal / not", "AUC", "sensitivity", "specificity", "said / seen", "Brier"]
+    named = {point.name for model in report.models for point in model.overall.operating_points}
+    at = DEFAULT if DEFAULT in named else min(named, default="")
+    point = f" <small>at {escape(at)}</small>" if at else ""
+    shares = [f"{name}{point}" for name in ("sensitivity", "specificity")]
+    head = ["", "abnormal / not", "AUC (95 %)", *shares, "mean said / seen", "Brier"]
     rows: list[list[str]] = []
     for model in report.models:
         if len(report.models) > 1:
             rows.append([escape(model.name)])
         rows.extend(
-            [escape(one.value), *_stratum_cells(one.figures)]
+            [escape(one.value), *_stratum_cells(one.figures, at)]
             for one in model.strata
             if one.column == column
         )
-    named = {point.name for model in report.models for point in model.overall.operating_points}
-    at = "default" if "default" in named else next(iter(sorted(named)), "")
-    note = (
-        f'<p class="note">Sensitivity and specificity at the point {escape(at)}.</p>' if at else ""
-    )
-    return _table(head, rows) + note
+    return _table(head, rows)
 
 
 def brier_table(report: Report) -> str:
@@ -128,9 +135,8 @@ def plural(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
-def _stratum_cells(figures: Figures) -> list[str]:
-    points = {point.name: point for point in figures.operating_points}
-    point = points.get("default") or points.get(min(points, default=""))
+def _stratum_cells(figures: Figures, at: str) -> list[str]:
+    point = next((one for one in figures.operating_points if one.name == at), None)
     calibration = figures.calibration
     seen = figures.abnormal / figures.cases
     return [

@@ -308,24 +308,32 @@ def test_insight_trained_on_cached_features_finds_the_squares_and_resumes_to_the
 def test_two_processes_under_torchrun_end_as_one_process_does(
     manifest: Manifest, start: Bundle, tmp_path: Path
 ) -> None:
-    ends = []
-    for processes in (1, 2):
-        out = tmp_path / str(processes)
-        arguments = [
-            *("train", "finetune", str(manifest.path), "--bundle", str(start.folder)),
-            *("--out", str(out), "--epochs", "2", "--batch", "8", "--chunk", "4", "--lr", "1e-3"),
-            *("--drop-path", "0.1", "--findings", "0.5", "--device", "cpu"),
-        ]
-        launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-        launcher += ["--nproc-per-node", str(processes), "-m", "firstread"]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        done = subprocess.run(
-            [*launcher, *arguments], env=environment, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stderr
-        ends.append(load_file(out / "checkpoint" / "average.safetensors"))
+    fitted = FitConfig(epochs=2, batch_size=8, chunk_size=4, learning_rate=1e-3)
+    config = FinetuneConfig(fit=fitted, drop_path=0.1, findings_share=0.5)
+    tune(manifest, start, tmp_path / "one", config)
+    command = [
+        *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"),
+        *("-m", "firstread", "train", "finetune", manifest.path, "--bundle", start.folder),
+        *("--out", tmp_path / "two", "--epochs", "2", "--batch", "8", "--chunk", "4"),
+        *("--lr", "1e-3", "--drop-path", "0.1", "--findings", "0.5", "--device", "cpu"),
+    ]
 
-    for name in ends[0]:
-        torch.testing.assert_close(ends[0][name], ends[1][name], rtol=1e-4, atol=2e-5)
-    moved = load_file(start.weights)["triage.1.weight"].float()
-    assert not torch.allclose(ends[0]["network.triage.1.weight"], moved, atol=1e-3)
+    done = subprocess.run(
+        list(map(str, command)),
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stderr
+    one, two = (
+        load_file(tmp_path / run / "checkpoint" / "average.safetensors") for run in ("one", "two")
+    )
+    for name in one:
+        torch.testing.assert_close(one[name], two[name], rtol=1e-4, atol=2e-5)
+    begun = load_file(start.weights)["triage.1.weight"].float()
+    assert not torch.allclose(one["network.triage.1.weight"], begun, atol=1e-3)
+    assert (tmp_path / "one" / "choices.json").read_text() == (
+        tmp_path / "two" / "choices.json"
+    ).read_text()
