@@ -6,10 +6,10 @@ READY := $(VENV)/.ready
 SHELL := /bin/bash
 
 .DEFAULT_GOAL := help
-.PHONY: help env system demo up test test-data check bench kill-test docs clean
+.PHONY: help env system demo up test test-data check bench import-full compact-bundle model-results kill-test docs clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 env: $(READY) ## make .venv with every version pinned; quick when it is up to date
 
@@ -55,6 +55,28 @@ check: env ## lint, format, types, import rules
 
 bench: env ## print the benchmarks' ratios; Orthanc and DCMTK are compared with where installed
 	@for file in bench/*.py; do [ "$$file" = bench/__init__.py ] || $(BIN)/python "$$file" || exit 1; done
+
+import-full: env ## import a random checkpoint of MedImageInsight's full size and run it (6 GB, minutes)
+	$(BIN)/python -m bench.medimageinsight --full-import $${TMPDIR:-/tmp}/firstread-import-full
+
+DATA ?= ../shared/data
+OUT ?= runs
+BUNDLE ?= chest_xray_compact
+compact-bundle: env ## train, measure and pack the shipped chest bundle from DATA into OUT (hours)
+	$(BIN)/python -m model.training.compact --data $(DATA)/cxr --out $(OUT)/compact
+	$(BIN)/python -m model.training.finish_compact --data $(DATA)/cxr --out $(OUT)/compact --bundle $(OUT)/chest_xray_compact-1.1.0
+	$(BIN)/python -m model.training.gate --data $(DATA) --out $(OUT)/gate
+	$(BIN)/python -m model.training.gate --data $(DATA) --out $(OUT)/gate --test
+	$(BIN)/python -m model.training.gate_packing $(OUT)/gate $(OUT)/chest_xray_compact-1.1.0
+
+model-results: env ## make every table of docs/model_results.md for BUNDLE from DATA into OUT (hours)
+	$(BIN)/firstread train manifest cxr $(DATA)/cxr --dataset nih_cxr14 --boxes $(DATA)/boxes/boxes.csv --out $(OUT)/nih.csv
+	$(BIN)/firstread train features $(OUT)/nih.csv --bundle $(BUNDLE) --out $(OUT)/features
+	$(BIN)/firstread train transfer --features $(OUT)/features --look-at-test --out $(OUT)/transfer
+	$(BIN)/firstread train finetune $(OUT)/nih.csv --bundle $(BUNDLE) --sweep --out $(OUT)/tuned
+	$(BIN)/firstread train localise --boxes $(DATA)/boxes/boxes.csv --bundle $(BUNDLE) --out $(OUT)/localisation
+	$(BIN)/firstread train ablate --features $(OUT)/features --boxes $(DATA)/boxes/boxes.csv --bundle $(BUNDLE) --out $(OUT)/ablation
+	$(BIN)/firstread train gate-report --bundle $(BUNDLE) --dicom $(DATA)/dicom --cxr $(DATA)/cxr --look-at-test --out $(OUT)/gate_report
 
 kill-test: env ## SIGKILL the worker with 200 studies in flight
 	KILL_STUDIES=200 $(BIN)/python -m pytest tests/e2e/test_worker_killed.py
