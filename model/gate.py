@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
 from common.errors import BundleError
 from model.gate_features import describe, glance
@@ -109,7 +109,11 @@ class Gate:
 
     def write(self, path: Path) -> None:
         """Write the parameters as they were given, without the limits."""
-        save_file(self._stored, path)
+        path.write_bytes(save(self._stored))
+
+    def with_limits(self, spec: GateSpec) -> "Gate":
+        """Give the same gate with other limits."""
+        return Gate(spec, self._stored)
 
     def look(self, image: NDArray[Any]) -> Sight:
         """Look at an image (H, W) of any grey scale, 0 black."""

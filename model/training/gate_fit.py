@@ -23,14 +23,14 @@ class GateConfig(BaseModel):
 
     seed: int = 0
     hidden: int = 64
-    epochs: int = 10
+    epochs: int = 5
     batch: int = 128
     learning_rate: float = 3e-3
     weight_decay: float = 1e-3
     dropout: float = 0.3
     directions: int = 96
-    refuse_chest: float = 0.007
-    refuse_unlike: float = 0.003
+    refuse_chest: float = 0.0
+    refuse_unlike: float = 0.0
     refuse_child: float = 0.005
 
 
@@ -42,8 +42,7 @@ def fit_gate(features: Features, kinds: list[Kind], config: GateConfig) -> Gate:
     scale = features.std(axis=0) + np.float32(0.05)
     standard = (features - mean) / scale
     chests = standard[of_kind < 2]
-    values, vectors = np.linalg.eigh(chests.T @ chests / len(chests))
-    directions = vectors[:, ::-1][:, : config.directions]
+    directions, remainder = _principal_directions(chests, config.directions)
     network = _train(standard, of_kind, config)
     first, second = network[1], network[4]
     tensors = {
@@ -54,7 +53,7 @@ def fit_gate(features: Features, kinds: list[Kind], config: GateConfig) -> Gate:
         "weight": second.weight.detach().numpy().T,
         "bias": second.bias.detach().numpy(),
         "directions": directions,
-        "remainder": values[: -config.directions].sum(),
+        "remainder": np.array(remainder),
     }
     # Half precision is what ships, so it is what the limits are chosen with.
     tensors = {
@@ -64,7 +63,10 @@ def fit_gate(features: Features, kinds: list[Kind], config: GateConfig) -> Gate:
 
 
 def choose_limits(gate: Gate, adults: Features, chosen_on: str, config: GateConfig) -> GateSpec:
-    """Choose limits that refuse the wanted shares of adults' radiographs (N, F) not trained on."""
+    """Choose limits that refuse the wanted shares of adults' radiographs (N, F) not trained on.
+
+    A share of 0 puts a limit at the adult that it comes closest to refusing.
+    """
     sights = gate.weigh(adults)
     return GateSpec(
         least_chest=_quantile([s.chest for s in sights], config.refuse_chest),
@@ -72,6 +74,16 @@ def choose_limits(gate: Gate, adults: Features, chosen_on: str, config: GateConf
         most_unlike=-_quantile([-s.unlike for s in sights], config.refuse_unlike),
         chosen_on=chosen_on,
     )
+
+
+def _principal_directions(standard: Features, count: int) -> tuple[Features, float]:
+    """Give the directions (F, P) of largest spread and the mean square of all that lies beyond."""
+    images, features = standard.shape
+    if images < features:
+        _, spread, rows = np.linalg.svd(standard, full_matrices=False)
+        return rows[:count].T, float((spread[count:] ** 2).sum() / images)
+    values, vectors = np.linalg.eigh(standard.T @ standard / images)
+    return vectors[:, ::-1][:, :count], float(values[:-count].sum())
 
 
 def _quantile(values: list[float], share: float) -> float:

@@ -15,30 +15,33 @@ CHESTS = (Kind.ADULT, Kind.CHILD)
 
 
 def measure_parts(gate: Gate, parts: Iterable[Part]) -> tuple[RefusalRate, ...]:
+    """Look at all images of these parts and count what is refused."""
+    return count_parts(gate, [(part, weigh_all(gate, part.images)) for part in parts])
+
+
+def count_parts(gate: Gate, seen: Sequence[tuple[Part, list[Sight]]]) -> tuple[RefusalRate, ...]:
     """Count refusals in each part, and over all adults and all that is no frontal chest.
 
     An image counts as one whose tags say nothing, so only its pixels count. Adults are counted
     three times: as of unknown age, as of known age, and with tags that say frontal chest.
     """
     rates: list[RefusalRate] = []
-    by_split: dict[str, list[tuple[Part, list[Sight]]]] = {}
-    for part in parts:
-        sights = weigh_all(gate, part.images)
-        by_split.setdefault(part.split, []).append((part, sights))
+    for part, sights in seen:
         name = f"{part.split}: {part.name}"
         if part.kind in CHESTS:
             ages = "adults" if part.kind is Kind.ADULT else "children"
             name = f"{name}, {ages}, age unknown"
         rates.append(count_refusals(gate, sights, name))
-    for split, seen in by_split.items():
-        adults = [s for part, sights in seen if part.kind is Kind.ADULT for s in sights]
-        others = [s for part, sights in seen if part.kind not in CHESTS for s in sights]
+    for split in sorted({part.split for part, _ in seen}):
+        mine = [(part.kind, sights) for part, sights in seen if part.split == split]
+        adults = [s for kind, sights in mine if kind is Kind.ADULT for s in sights]
+        others = [s for kind, sights in mine if kind not in CHESTS for s in sights]
+        known = f"{split}: all adults, age known"
+        said = f"{split}: all adults, tags say so"
         rates += [
             count_refusals(gate, adults, f"{split}: all adults, age unknown"),
-            count_refusals(gate, adults, f"{split}: all adults, age known", age_unknown=False),
-            count_refusals(
-                gate, adults, f"{split}: all adults, tags say so", stated=True, age_unknown=False
-            ),
+            count_refusals(gate, adults, known, age_unknown=False),
+            count_refusals(gate, adults, said, stated=True, age_unknown=False),
             count_refusals(gate, others, f"{split}: all that is no frontal chest"),
         ]
     return tuple(rates)

@@ -19,7 +19,7 @@ from model.training.cases import Case, read_case, read_cases
 
 TRAIN_VOLUMES = ("cap002", "normal001")
 TEST_VOLUMES = ("P001",)
-VARIANTS = 2
+VARIANTS = 1
 
 Image = NDArray[np.float32]
 

@@ -55,7 +55,8 @@ def test_every_encoding_gets_the_same_probability_of_each_shipped_bundle(tmp_pat
     shipped = [bundle for bundle in find_bundles(SHIPPED) if bundle.pipeline == "chest_xray"]
     assert shipped, "no chest radiograph bundle is shipped"
     for bundle in shipped:
-        check_agreement(triage_encodings(tmp_path, bundle))
+        # The exposure is smooth noise, which a gate rightly refuses: here the rest is compared.
+        check_agreement(triage_encodings(tmp_path, bundle.model_copy(update={"gate": None})))
 
 
 def check_agreement(lines: list[TriageLine]) -> None:
