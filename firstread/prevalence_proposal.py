@@ -9,7 +9,7 @@ from sqlalchemy import select
 
 from common.errors import BundleError, ConfigurationError, TrainingDataError
 from common.settings import Settings
-from common.tables import Analysis, AnalysisState, Instance, ModelVersion, Series, Study
+from common.tables import Analysis, AnalysisState, ModelVersion, Study
 from model.bundles import Bundle
 
 LEAST_IMAGES = 100
@@ -44,9 +44,7 @@ def scores_of_ledger(settings: Settings, bundle: Bundle, days: int) -> Unlabelle
             )
         rows = session.execute(
             select(Analysis.score, Study.patient_id)
-            .join(Instance, Instance.id == Analysis.instance_id)
-            .join(Series, Series.id == Instance.series_id)
-            .join(Study, Study.id == Series.study_id)
+            .join(Study, Study.id == Analysis.study_id)
             .where(
                 Analysis.model_version_id == version,
                 Analysis.state == AnalysisState.DONE,
