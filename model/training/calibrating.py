@@ -194,7 +194,11 @@ def write_calibrated(
         card_section(report),
     )
     write_whole(folder / REPORT, as_json(report))
-    data = {"cases": report.cases, "predictions_sha256": table.sha256, "bundle": report.bundle}
+    data: dict[str, object] = {
+        "cases": report.cases,
+        "predictions_sha256": table.sha256,
+        "bundle": report.bundle,
+    }
     write_run_record(folder, report.config, data)
     return written
 
