@@ -160,14 +160,14 @@ class MedImageInsight(nn.Module):
         self.embedding_width = spec.embedding_width
         self.spatial_width = spec.widths[spec.spatial_stage]
         self.spatial_stride_px = 4 * 2**spec.spatial_stage
-        self._spec = spec
+        self.spec = spec
         self.davit = build_image_encoder(spec.widths, spec.heads, spec.depths, drop_path=drop_path)
         projection = torch.empty(spec.widths[3], spec.embedding_width)
         self.image_projection = nn.Parameter(nn.init.trunc_normal_(projection, std=0.02))
 
     def forward_stages(self, images: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Give the embedding and the maps of all four stages, of stride 4, 8, 16 and 32."""
-        x = self.davit.stem(standardise_channels(images, self._spec.mean, self._spec.std))
+        x = self.davit.stem(standardise_channels(images, self.spec.mean, self.spec.std))
         maps: list[Tensor] = []
         for stage in self.davit.stages.children():
             x = stage(x)
@@ -178,4 +178,4 @@ class MedImageInsight(nn.Module):
     def forward(self, images: Tensor) -> Features:
         """Encode a batch; see the class for shapes."""
         embedding, maps = self.forward_stages(images)
-        return Features(embedding, maps[self._spec.spatial_stage])
+        return Features(embedding, maps[self.spec.spatial_stage])
