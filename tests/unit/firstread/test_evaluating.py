@@ -193,6 +193,7 @@ def test_a_table_reads_back_as_it_was_written(tmp_path: Path) -> None:
     assert again.files == table.files
     assert np.array_equal(again.scores, table.scores)
     assert again.probabilities is not None
+    assert table.probabilities is not None
     assert np.array_equal(again.probabilities, table.probabilities)
 
 
