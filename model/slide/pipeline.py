@@ -122,7 +122,10 @@ def load_slide_pipeline(bundle: Bundle, device: str = "auto") -> SlidePipeline:
         ConfigurationError: there is no such device.
     """
     if bundle.pipeline != "slide" or bundle.slide_tiling is None:
-        raise BundleError(f"{bundle.folder}: no slide bundle: `slide_tiling` is missing")
+        raise BundleError(
+            f"{bundle.folder}: no slide bundle with an INSIGHT head; `firstread train slide` makes"
+            " one from any encoder"
+        )
     chosen = choose_device(device)
     try:
         network = build_slide_network(bundle.encoder)

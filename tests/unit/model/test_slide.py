@@ -204,6 +204,21 @@ def test_the_pyramid_holds_the_map_and_coarser_levels_hide_nothing(tmp_path: Pat
     assert {float(np.nanmax(array)) for array in arrays} == {float(np.nanmax(arrays[0]))}
 
 
+def test_a_uni_shaped_encoder_sees_the_tiles_in_colour(pink: list[Path], tmp_path: Path) -> None:
+    twin = {"kind": "uni", "width": 32, "depth": 1, "heads": 2, "trained_px": 224}
+    colour = SlideTiling(tile_px=64)
+    bundle = write_random_slide_bundle(tmp_path / "bundle", encoder=twin, tiling=colour)
+
+    with open_slide(pink) as slide:
+        reading = load_slide_pipeline(bundle, "cpu").read(slide, tmp_path / "map.raw")
+        tiles = next(read_tiles(slide, reading.plan, colour, 4))
+
+    assert tiles.pixels.shape == (4, 3, 64, 64)
+    assert (tiles.pixels[:, 0] > tiles.pixels[:, 1]).mean() > 0.9  # pink: more red than green
+    assert reading.heatmap.shape == (8 * 4, 10 * 4)  # a cell for each patch of 16 pixels
+    assert reading.cell_um == pytest.approx(8.0)
+
+
 def test_a_bundle_of_another_pipeline_is_no_slide_bundle(pipeline: SlidePipeline) -> None:
     other = pipeline.bundle.model_copy(update={"pipeline": "chest_ct"})
 
