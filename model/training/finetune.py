@@ -34,7 +34,12 @@ from model.training.optimisation import checkpoint_gradients
 from model.training.processes import Processes
 from model.training.run_record import write_run_record
 
-CHECKPOINT, EPOCHS, RESULT, PREDICTIONS = "checkpoint", "epochs.json", "result.json", "val.csv"
+CHECKPOINT, EPOCHS, RESULT, PREDICTIONS = (
+    "checkpoint",
+    "epochs.json",
+    "result.json",
+    "predictions.csv",
+)
 FINDINGS = "findings.safetensors"
 
 

@@ -39,7 +39,7 @@ from model.training.processes import Processes
 from model.training.run_record import write_run_record
 from model.training.triage_head import refit_triage_head
 
-INSIGHT_PREDICTIONS = "insight_val.csv"
+INSIGHT_PREDICTIONS = "insight_predictions.csv"
 ROWS_AT_ONCE = 64
 
 

@@ -135,8 +135,8 @@ def test_a_fine_tuned_network_is_bit_equal_after_a_stop(
     ]
     assert all(torch.equal(averages[0][name], averages[1][name]) for name in averages[0])
     assert whole.files["weights.safetensors"] == resumed.files["weights.safetensors"]
-    assert (tmp_path / "whole" / "val.csv").read_text() == (
-        tmp_path / "stopped" / "val.csv"
+    assert (tmp_path / "whole" / "predictions.csv").read_text() == (
+        tmp_path / "stopped" / "predictions.csv"
     ).read_text().replace(resumed.sha256, whole.sha256)
 
 
@@ -187,7 +187,7 @@ def test_fine_tuning_learns_and_leaves_an_incomplete_candidate_with_predictions(
 
     candidate = tune(manifest, start, tmp_path, config)
 
-    table = read_predictions(tmp_path / "val.csv")
+    table = read_predictions(tmp_path / "predictions.csv")
     assert table.labels.sum() == 8
     assert set(table.columns) == {"sex", "age", "dataset", "findings"}
     assert np.mean(table.scores[table.labels]) > np.mean(table.scores[~table.labels]) + 1
@@ -301,7 +301,7 @@ def test_insight_trained_on_cached_features_finds_the_squares_and_resumes_to_the
     before = load_file(start.weights)
     changed = {name.split(".")[0] for name in whole if not torch.equal(whole[name], before[name])}
     assert changed == {"insight", "triage"}
-    found = read_predictions(tmp_path / "whole" / "insight_val.csv")
+    found = read_predictions(tmp_path / "whole" / "insight_predictions.csv")
     assert np.mean(found.scores[found.labels]) > np.mean(found.scores[~found.labels])
 
 
