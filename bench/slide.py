@@ -8,7 +8,6 @@ slide repeats a few tiles, so that it is written in seconds; its files take abou
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -131,7 +130,6 @@ def read(folder: Path) -> dict[str, float]:
     from model.slide.whole_slide import open_slide
     from tests.slides import ENCODER, write_random_slide_bundle
 
-    os.nice(max(0, 10 - os.nice(0)))
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory(prefix="firstread-bench-") as scratch:
         bundle = write_random_slide_bundle(

@@ -76,7 +76,10 @@ def _blob(
 
 
 def _disc(rng: Generator, tissue: NDArray[np.bool_], radius: float) -> NDArray[np.bool_]:
-    rows, columns = np.nonzero(cv2.erode(tissue[::8, ::8].astype(np.uint8), np.ones((31, 31))))
+    coarse = tissue[::8, ::8].astype(np.uint8)
+    margin = max(3, round(0.12 * min(coarse.shape)))
+    inner = cv2.erode(coarse, np.ones((margin, margin), np.uint8))
+    rows, columns = np.nonzero(inner if inner.any() else coarse)
     place = int(rng.integers(len(rows)))
     centre = (8 * rows[place] / tissue.shape[0], 8 * columns[place] / tissue.shape[1])
     return _blob(rng, (tissue.shape[0], tissue.shape[1]), centre, radius) & tissue

@@ -20,6 +20,7 @@ from common.errors import TrainingDataError
 from model.bundles import Bundle
 from model.evaluation.discrimination import auc_interval
 from model.insight import InsightHead, StreamedSmoothMax, alpha_for, insight_loss
+from model.pipelines import load_encoder
 from model.slide.network import SlideNetwork
 from model.slide.packing import write_slide_bundle
 from model.training.checkpoints import read_checkpoint, write_checkpoint
@@ -28,7 +29,6 @@ from model.training.run_record import write_run_record
 from model.training.slide_features import (
     describe_stamp,
     encode_slides,
-    load_encoder,
     read_bag,
     tiling_for,
 )
@@ -85,7 +85,7 @@ def train_slides(
         if {row.label for row in manifest.of(split)} != {False, True}:
             raise TrainingDataError(f"{manifest.path}: {split} needs slides with label 0 and 1")
     tiling = tiling_for(encoder_bundle, training.mpp_um, training.tile_px)
-    encoder = load_encoder(encoder_bundle)
+    encoder = load_encoder(encoder_bundle, device)
     data = {
         "manifest_fingerprint": manifest.fingerprint,
         "slides": len(manifest.rows),
@@ -94,7 +94,7 @@ def train_slides(
         "encoder_sha256": encoder_bundle.sha256,
     }
     record = write_run_record(folder, training, data)
-    network = SlideNetwork(encoder).to(device)
+    network = SlideNetwork(encoder).to(device).eval()
     files = encode_slides(
         manifest,
         encoder,

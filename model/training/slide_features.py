@@ -15,11 +15,10 @@ import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
-from common.errors import BundleError, FirstreadError, TrainingDataError
+from common.errors import FirstreadError, TrainingDataError
 from model.bundles import Bundle
-from model.encoders.building import build_encoder
 from model.encoders.encoder import Encoder
 from model.slide.tiles import plan_tiles, read_tiles
 from model.slide.tiling import SlideTiling, TileGrid
@@ -27,7 +26,6 @@ from model.slide.whole_slide import open_slide
 from model.training.manifests import Manifest, ManifestRow
 
 COLOUR_KINDS = ("medimageinsight", "dinov2", "uni")
-ENCODER_PREFIX = "encoder."
 
 
 class SlideBag(NamedTuple):
@@ -40,28 +38,6 @@ class SlideBag(NamedTuple):
 
     spatial: Tensor
     positions: Tensor
-
-
-def load_encoder(bundle: Bundle) -> Encoder:
-    """Build the encoder of any bundle and load its weights, ready to encode.
-
-    Raises:
-        BundleError: the weights do not fit.
-    """
-    encoder = build_encoder(bundle.encoder)
-    if not isinstance(encoder, nn.Module):
-        raise TypeError("an encoder is a module")
-    stored = load_file(bundle.weights)
-    weights = {
-        name.removeprefix(ENCODER_PREFIX): tensor.float()
-        for name, tensor in stored.items()
-        if name.startswith(ENCODER_PREFIX)
-    }
-    try:
-        encoder.load_state_dict(weights)
-    except RuntimeError as error:
-        raise BundleError(f"{bundle.folder}: the encoder cannot be loaded: {error}") from error
-    return encoder.eval().requires_grad_(False)
 
 
 def tiling_for(bundle: Bundle, mpp_um: float, tile_px: int) -> SlideTiling:

@@ -1,6 +1,6 @@
 """Prove on generated slides that training on slides runs and learns, and points where it should.
 
-``python -m model.training.slide_proof --encoder model/bundles_shipped/NAME --out runs/slide_proof``
+``python -m model.training.slide_proof --out runs/slide_proof``: with a small random encoder.
 
 Drawings, not tissue: the figures say that the code works and nothing about pathology.
 """
@@ -22,7 +22,10 @@ from model.evaluation.discrimination import auc, auc_interval
 from model.execution import choose_device
 from model.slide.dicom_writing import write_slide
 from model.slide.generated import MPP_UM, generate_slide
+from model.slide.network import build_slide_network
+from model.slide.packing import write_slide_bundle
 from model.slide.pipeline import load_slide_pipeline
+from model.slide.tiling import SlideTiling
 from model.slide.whole_slide import open_slide
 from model.training.manifests import Manifest, ManifestRow, read_manifest, write_manifest
 from model.training.slide import SlideTraining, train_slides
@@ -34,15 +37,17 @@ PROOF = "proof.json"
 def main() -> None:
     """Generate, train, and measure on held-out slides."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--encoder", type=Path, required=True, help="bundle with the encoder")
+    parser.add_argument("--encoder", type=Path, help="bundle with the encoder; default: random")
     parser.add_argument("--out", type=Path, required=True, help="folder of the run")
-    parser.add_argument("--train", type=int, default=28, help="slides")
-    parser.add_argument("--val", type=int, default=8, help="slides")
+    parser.add_argument("--train", type=int, default=40, help="slides")
+    parser.add_argument("--val", type=int, default=12, help="slides")
     parser.add_argument("--test", type=int, default=30, help="slides")
-    parser.add_argument("--size-px", type=int, default=1120, help="side of a slide")
-    parser.add_argument("--epochs", type=int, default=12)
-    parser.add_argument("--tiles-per-step", type=int, default=8)
-    parser.add_argument("--mpp-um", type=float, default=1.0, help="size of a pixel of a tile")
+    parser.add_argument("--size-px", type=int, default=560, help="side of a slide")
+    parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--tiles-per-step", type=int, default=16)
+    parser.add_argument("--learning-rate", type=float, default=3e-3)
+    parser.add_argument("--slides-per-update", type=int, default=2)
+    parser.add_argument("--mpp-um", type=float, default=0.5, help="size of a pixel of a tile")
     parser.add_argument("--tile-px", type=int, default=112, help="side of a tile")
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
@@ -50,10 +55,12 @@ def main() -> None:
     manifest = generate_set(options.out / "slides", counts, options.size_px)
     bundle = train_slides(
         manifest,
-        read_bundle(options.encoder),
+        read_bundle(options.encoder or write_random_encoder(options.out / "encoder").folder),
         options.out,
         SlideTraining(
             epochs=options.epochs,
+            learning_rate=options.learning_rate,
+            slides_per_update=options.slides_per_update,
             tiles_per_step=options.tiles_per_step,
             mpp_um=options.mpp_um,
             tile_px=options.tile_px,
@@ -80,6 +87,29 @@ def generate_set(folder: Path, counts: dict[str, int], size_px: int) -> Manifest
         rows.append(ManifestRow(slide, bool(seed % 2), f"generated-{seed}", split))
     write_manifest(folder / "manifest.csv", rows)
     return read_manifest(folder / "manifest.csv")
+
+
+def write_random_encoder(folder: Path) -> Bundle:
+    """Write a bundle with a small random encoder, which tells textures apart all the same."""
+    torch.manual_seed(0)
+    spec: dict[str, Any] = {
+        "kind": "compact_davit",
+        "widths": (16, 32, 64, 64),
+        "depths": (1, 1, 1, 1),
+        "heads": (1, 2, 4, 4),
+        "window_size": 7,
+    }
+    return write_slide_bundle(
+        folder,
+        build_slide_network(spec),
+        encoder=spec,
+        tiling=SlideTiling(tile_px=112, colour="grey", mean=0.5, std=0.25),
+        name="random_encoder",
+        version="0.0.1",
+        licence="Apache-2.0",
+        training={"weights": "random"},
+        card="Random weights.",
+    )
 
 
 def measure(bundle: Bundle, manifest: Manifest, device: str) -> dict[str, Any]:
