@@ -62,7 +62,7 @@ def test_each_command_has_an_example_that_parses(
     words = words[words.index("firstread") :]  # behind any variables
     assert words[: 1 + len(name.split())] == ["firstread", *name.split()]
     arguments = words[1 + len(name.split()) :]
-    for folder in ("study", "images"):  # that the examples speak of
+    for folder in ("study", "images", "ct"):  # that the examples speak of
         (tmp_path / folder).mkdir()
     monkeypatch.chdir(tmp_path)
     command.make_context(name, arguments)
