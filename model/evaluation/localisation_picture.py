@@ -1,5 +1,6 @@
 """Lay a few radiographs with boxes and the maps of several methods out side by side."""
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -52,16 +53,22 @@ def write_picture(picture: NDArray[np.uint8], path: Path) -> None:
 
 
 def one_image_a_finding(images: Sequence[BoxedImage], count: int) -> list[int]:
-    """Choose images, first one of each finding, then further ones, each of another patient."""
+    """Choose images of different patients, one of each finding, the frequent findings first.
+
+    Images with that finding alone are taken before others.
+    """
+    of_image = [{box.finding for box in image.boxes} for image in images]
+    frequency = Counter(finding for findings in of_image for finding in findings)
     chosen: list[int] = []
-    findings: set[str] = set()
-    for again in (False, True):
-        for number, image in enumerate(images):
-            patients = {images[row].patient_id for row in chosen}
-            new = not findings & {box.finding for box in image.boxes}
-            if len(chosen) < count and image.patient_id not in patients and (new or again):
-                chosen.append(number)
-                findings |= {box.finding for box in image.boxes}
+    for finding, _ in frequency.most_common():
+        seen = {images[row].patient_id for row in chosen}
+        free = [
+            number
+            for number, findings in enumerate(of_image)
+            if finding in findings and images[number].patient_id not in seen
+        ]
+        if free and len(chosen) < count:
+            chosen.append(min(free, key=lambda number: len(of_image[number])))
     return sorted(chosen)
 
 

@@ -101,11 +101,10 @@ def localisation_report(
     """Measure every method, one or more runs each, and compare the reference with the others."""
     patients = np.array([case.patient_id for case in cases])
     means = {name: mean_over_runs(runs) for name, runs in methods.items()}
-    others = [name for name in methods if name != reference]
     comparisons = [
         row
         for figure in TESTED
-        for row in _compare(figure, means[reference], means, others, patients, seed)
+        for row in _compare(figure, methods, means, reference, patients, seed)
     ]
     return LocalisationReport(
         boxes=len(cases),
@@ -115,7 +114,7 @@ def localisation_report(
             _row(name, runs, means[name], patients, seed) for name, runs in methods.items()
         ),
         comparisons=tuple(comparisons),
-        smallest=_smallest(means[reference], [means[name] for name in others], seed),
+        smallest=_smallest(methods, means, reference, seed),
     )
 
 
@@ -124,9 +123,13 @@ def mean_over_runs(runs: Sequence[Localised]) -> Localised:
     return Localised(*(np.mean(column, axis=0) for column in zip(*runs, strict=True)))
 
 
-def majority(hits: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Count a box as hit if at least half of the runs hit it."""
-    return hits >= 0.5
+def typical_hits(runs: Sequence[Localised]) -> NDArray[np.bool_]:
+    """Give the hits (N,) of the run whose number of hits is the median one.
+
+    A majority over runs would not do: of a method that hits at random it would leave no hits.
+    """
+    in_order = sorted(runs, key=lambda run: float(run.hit.sum()))
+    return in_order[len(in_order) // 2].hit >= 0.5
 
 
 def _row(
@@ -148,20 +151,20 @@ def _row(
 
 def _compare(
     figure: str,
-    reference: Localised,
+    methods: dict[str, Sequence[Localised]],
     means: dict[str, Localised],
-    others: list[str],
+    reference: str,
     patients: NDArray[np.str_],
     seed: int,
 ) -> list[Comparison]:
     """Compare in one figure; Holm over its comparisons."""
-    ours: NDArray[np.float64] = getattr(reference, figure)
+    ours: NDArray[np.float64] = getattr(means[reference], figure)
     rows: list[Comparison] = []
-    for name in others:
+    for name in (name for name in methods if name != reference):
         theirs: NDArray[np.float64] = getattr(means[name], figure)
         difference = _interval(ours - theirs, patients, seed)
         if figure == "hit":
-            hits = mcnemar_exact(majority(ours), majority(theirs))
+            hits = mcnemar_exact(typical_hits(methods[reference]), typical_hits(methods[name]))
             counts = {"only_reference": hits.only_first, "only_other": hits.only_second}
             p = hits.p
         else:
@@ -183,12 +186,18 @@ def _interval(values: NDArray[np.float64], patients: NDArray[np.str_], seed: int
     return Interval(float(values.mean()), float(low), float(high))
 
 
-def _smallest(reference: Localised, others: list[Localised], seed: int) -> SmallestShown:
-    boxes = len(reference.hit)
-    ours = majority(reference.hit)
-    discordant = float(np.median([(majority(other.hit) != ours).mean() for other in others]))
+def _smallest(
+    methods: dict[str, Sequence[Localised]],
+    means: dict[str, Localised],
+    reference: str,
+    seed: int,
+) -> SmallestShown:
+    names = [name for name in methods if name != reference]
+    others = [means[name] for name in names]
+    boxes, ours = len(means[reference].hit), typical_hits(methods[reference])
+    discordant = float(np.median([(typical_hits(methods[name]) != ours).mean() for name in names]))
     shifts = {
-        figure: smallest_shift(_typical_differences(figure, reference, others), seed)
+        figure: smallest_shift(_typical_differences(figure, means[reference], others), seed)
         for figure in ("iou", "pixel_auc")
     }
     return SmallestShown(

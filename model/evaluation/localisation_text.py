@@ -17,8 +17,8 @@ def localisation_text(report: LocalisationReport, notes: dict[str, str]) -> str:
             f"image; near: within {TOLERANCE:.0%} of the image's side. IoBB: intersection over "
             "that box.",
             _methods(report, notes),
-            f"Against `{report.reference}` (positive: it does better). Hits by exact McNemar, "
-            "counting a box as hit if at least half of the seeds hit it; IoU and pixel AUC by the "
+            f"Against `{report.reference}` (positive: it does better). Hits by exact McNemar, of "
+            "each method's seed with the median number of hits; IoU and pixel AUC by the "
             "signed-rank test with Pratt's zeros on means over seeds; Holm within each figure.",
             _comparisons(report),
             _smallest(report),
@@ -75,7 +75,8 @@ def _show(interval: Interval, *, signed: bool = False) -> str:
 
 
 def _p(row: Comparison) -> str:
-    return f"{row.p:.3f} ({row.p_holm:.3f})"
+    each = [f"{p:.3f}" if p >= 0.001 else "< 0.001" for p in (row.p, row.p_holm)]
+    return f"{each[0]} ({each[1]})"
 
 
 def _line(cells: list[str]) -> str:
