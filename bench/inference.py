@@ -21,7 +21,7 @@ import os
 import resource
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -40,6 +40,8 @@ from model.execution import BATCH_SIZES, compile_forward
 from model.network import TriageNetwork, build_network
 from model.pipelines import load_pipeline
 from tests.radiographs import make_exposure, make_radiograph, write_radiograph
+
+ARMS = ("eager", "compiled", "onnxruntime", "openvino")
 
 Forward = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
@@ -81,6 +83,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--images", type=Path, help="folder of DICOM; default: simulated ones")
     parser.add_argument("--count", type=int, default=48, help="images of the end-to-end part")
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=ARMS, help="default: all")
     parser.add_argument("--skip-forward", action="store_true", help="the end-to-end part alone")
     arguments = parser.parse_args()
     bundle = named_bundle(arguments.bundle) if arguments.bundle else newest_chest_bundle()
@@ -91,7 +94,9 @@ def main() -> None:
     )
     with tempfile.TemporaryDirectory() as scratch:
         if not arguments.skip_forward:
-            measure_forward(bundle, arguments.batch, arguments.rounds, Path(scratch))
+            measure_forward(
+                bundle, arguments.arms, arguments.batch, arguments.rounds, Path(scratch)
+            )
         measure_end_to_end(bundle, arguments.images, arguments.count, Path(scratch))
 
 
@@ -100,11 +105,13 @@ def newest_chest_bundle() -> Bundle:
     return [one for one in find_bundles(SHIPPED) if one.pipeline == DEFAULT_PIPELINE][-1]
 
 
-def measure_forward(bundle: Bundle, batch: int, rounds: int, scratch: Path) -> None:
+def measure_forward(
+    bundle: Bundle, asked: Sequence[str], batch: int, rounds: int, scratch: Path
+) -> None:
     """Let the arms take turns on one batch, and print what an image takes."""
     side = bundle.preprocessing.size_px
     images = np.random.default_rng(0).normal(size=(batch, 1, side, side)).astype(np.float32)
-    built = list(build_arms(bundle, images, scratch))
+    built = list(build_arms(bundle, asked, images, scratch))
     reference = built[0].forward(images)
     turns: dict[str, list[Turn]] = {arm.name: [] for arm in built}
     for _ in range(rounds):
@@ -122,17 +129,24 @@ def measure_forward(bundle: Bundle, batch: int, rounds: int, scratch: Path) -> N
         )
 
 
-def build_arms(bundle: Bundle, images: NDArray[np.float32], scratch: Path) -> Iterator[Arm]:
-    """Make every arm that is installed ready, and name those that are not."""
+def build_arms(
+    bundle: Bundle, asked: Sequence[str], images: NDArray[np.float32], scratch: Path
+) -> Iterator[Arm]:
+    """Make every arm that was asked for ready, and name those that are not; eager is the first."""
     network = _network(bundle)
     yield _ready("eager", lambda: _torch_forward(network), images)
-    yield _ready(
-        "compiled",
-        lambda: _torch_forward(compile_forward(network, torch.device("cpu"))),
-        images,
-    )
+    for name in sorted(set(ARMS) - {*asked, "eager"}):
+        print(f"{name}: not measured, not asked for")
+    if "compiled" in asked:
+        yield _ready(
+            "compiled",
+            lambda: _torch_forward(compile_forward(network, torch.device("cpu"))),
+            images,
+        )
     wanted = {"onnxruntime": _onnx_forward, "openvino": _openvino_forward}
     for name, build in wanted.items():
+        if name not in asked:
+            continue
         absent = [one for one in ("onnx", "onnxscript", name) if not importlib.util.find_spec(one)]
         if absent:
             print(f"{name}: not measured, not installed: {', '.join(absent)}")
@@ -162,9 +176,9 @@ def take_turn(forward: Forward, images: NDArray[np.float32], least_s: float = 1.
 def measure_end_to_end(bundle: Bundle, images: Path | None, count: int, scratch: Path) -> None:
     """Triage files as the command does, without its output."""
     if images is None:
-        exposures = [make_exposure(12, (2000, 1700)) for _ in range(1)]
+        exposure = make_exposure(12, (2000, 1700))
         paths = [
-            write_radiograph(make_radiograph(exposures[0], 12), scratch / f"{number}.dcm")
+            write_radiograph(make_radiograph(exposure, 12), scratch / f"{number}.dcm")
             for number in range(count)
         ]
     else:
