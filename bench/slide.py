@@ -116,7 +116,7 @@ def _frames(
             key = part.tobytes()
             if key not in known:
                 mosaic = np.vstack([np.hstack([small[int(kind)] for kind in row]) for row in part])
-                known[key] = encode(mosaic)
+                known[key] = encode(mosaic.astype(np.uint8))
             yield known[key]
 
 
