@@ -89,6 +89,10 @@ class GateSpec(BaseModel):
     chosen_on: str
     measured: tuple[RefusalRate, ...] = ()
 
+    def __hash__(self) -> int:
+        """Hash the limits; what was measured with them need not tell two gates apart."""
+        return hash((self.least_chest, self.least_adult, self.most_unlike, self.chosen_on))
+
 
 class Sight(NamedTuple):
     """What the gate makes of an image: log odds of a frontal chest, of an adult among chests."""

@@ -43,8 +43,7 @@ def fit_gate(features: Features, kinds: list[Kind], config: GateConfig) -> Gate:
     standard = (features - mean) / scale
     chests = standard[of_kind < 2]
     directions, remainder = _principal_directions(chests, config.directions)
-    network = _train(standard, of_kind, config)
-    first, second = network[1], network[4]
+    first, second = _train(standard, of_kind, config)
     tensors = {
         "mean": mean,
         "scale": scale,
@@ -93,15 +92,13 @@ def _quantile(values: list[float], share: float) -> float:
     return float((ordered[max(0, refused - 1)] + ordered[refused]) / 2)
 
 
-def _train(standard: Features, of_kind: NDArray[np.intp], config: GateConfig) -> nn.Sequential:
+def _train(
+    standard: Features, of_kind: NDArray[np.intp], config: GateConfig
+) -> tuple[nn.Linear, nn.Linear]:
     torch.manual_seed(config.seed)
-    network = nn.Sequential(
-        nn.Dropout(0.2),
-        nn.Linear(standard.shape[1], config.hidden),
-        nn.ReLU(),
-        nn.Dropout(config.dropout),
-        nn.Linear(config.hidden, len(CLASSES)),
-    )
+    first = nn.Linear(standard.shape[1], config.hidden)
+    second = nn.Linear(config.hidden, len(CLASSES))
+    network = nn.Sequential(nn.Dropout(0.2), first, nn.ReLU(), nn.Dropout(config.dropout), second)
     counts = np.bincount(of_kind, minlength=len(CLASSES))
     weights = torch.tensor(1 / np.sqrt(np.maximum(counts, 1)), dtype=torch.float32)
     loss = nn.CrossEntropyLoss(weight=weights, label_smoothing=0.02)
@@ -121,4 +118,4 @@ def _train(standard: Features, of_kind: NDArray[np.intp], config: GateConfig) ->
             loss(network(images[rows]), targets[rows]).backward()
             optimiser.step()
             schedule.step()
-    return network.eval()
+    return first, second

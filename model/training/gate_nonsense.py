@@ -5,6 +5,7 @@ Each kind is a function of a random generator that gives float32 (S, S) in [0, 1
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import cv2
 import numpy as np
@@ -99,8 +100,8 @@ def text_page(rng: np.random.Generator) -> Image:
         letters = "".join(chr(c) for c in rng.integers(48, 122, size=int(rng.integers(1, 30))))
         start = (int(rng.integers(0, 60)), y)
         cv2.putText(page, letters, start, cv2.FONT_HERSHEY_SIMPLEX, height / 28, 255, 1)
-    image = page.astype(np.float32) / 255
-    return image if rng.uniform() < 0.5 else 1 - image
+    image = page.astype(np.float32) / np.float32(255)
+    return _bounded(image if rng.uniform() < 0.5 else 1 - image)
 
 
 def shapes(rng: np.random.Generator) -> Image:
@@ -173,7 +174,7 @@ def code_squares(rng: np.random.Generator) -> Image:
     """A matrix of black and white squares with a quiet border, as in a printed code."""
     count = int(rng.integers(15, 45))
     matrix = np.pad((rng.uniform(size=(count, count)) < 0.5).astype(np.float32), 3)
-    return cv2.resize(matrix, (SIZE_PX, SIZE_PX), interpolation=cv2.INTER_NEAREST)
+    return _bounded(cv2.resize(matrix, (SIZE_PX, SIZE_PX), interpolation=cv2.INTER_NEAREST))
 
 
 def rings(rng: np.random.Generator) -> Image:
@@ -237,10 +238,10 @@ def _two_greys(rng: np.random.Generator, where: NDArray[np.bool_]) -> Image:
     return np.where(where, high, low).astype(np.float32)
 
 
-def _bounded(image: NDArray[np.floating]) -> Image:
+def _bounded(image: NDArray[Any]) -> Image:
     return np.clip(image, 0, 1).astype(np.float32)
 
 
-def _stretched(image: NDArray[np.floating]) -> Image:
+def _stretched(image: NDArray[Any]) -> Image:
     low, high = float(image.min()), float(image.max())
     return ((image - low) / max(high - low, 1e-9)).astype(np.float32)

@@ -43,6 +43,8 @@ def describe_gate(gate: Gate) -> str:
         "look like a frontal chest radiograph. An image whose tags do not say what it is stands or",
         "falls by that; where they do, only a clear contradiction refuses it. The limits were",
         f"chosen on {gate.spec.chosen_on}.",
+        "Laterals were simulated from CT volumes: no true lateral of a person was",
+        "at hand. Children were mostly one to five years old; older ones pass.",
         "",
         "| images | refused | 95 % | why |",
         "|---|---|---|---|",

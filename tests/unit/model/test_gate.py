@@ -32,7 +32,7 @@ from tests.radiographs import make_radiograph, write_radiograph
 from tests.small_bundle import write_small_bundle
 from tests.small_gate import NONSENSE, make_small_gate, phantom
 
-UNSAID = {"ViewPosition": "", "BodyPartExamined": ""}
+UNSAID: dict[str, Any] = {"ViewPosition": "", "BodyPartExamined": ""}
 
 
 @pytest.fixture(scope="module")
