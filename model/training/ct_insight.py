@@ -23,11 +23,11 @@ class CtTrainingConfig(BaseModel):
 
     steps: int = 80
     bag_slices: int = 12
-    learning_rate: float = 2e-3
+    learning_rate: float = 5e-4
     weight_decay: float = 1e-4
     decoupling: float = 0.01
     slice_share: float = 1.0
-    clean_bags: float = 0.5
+    clean_bags: float = 0.25
     seeds: int = 2
 
 
