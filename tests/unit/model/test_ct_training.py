@@ -4,9 +4,10 @@ import csv
 import json
 from pathlib import Path
 
-import nibabel
 import numpy as np
 import pytest
+from nibabel.loadsave import save
+from nibabel.nifti1 import Nifti1Image
 
 from common.errors import TrainingDataError
 from model.bundles import Bundle
@@ -70,8 +71,8 @@ def data(tmp_path: Path) -> Path:
         volume = np.stack([make_body(number) for number in range(12)])
         for number in infected:
             volume[number, 10:14, 4:8] = -300
-        image = nibabel.nifti1.Nifti1Image(volume.transpose(2, 1, 0), np.diag([2.0, 1.5, 5.0, 1]))
-        nibabel.loadsave.save(image, folder / f"{name}.nii.gz")
+        image = Nifti1Image(volume.transpose(2, 1, 0), np.diag([2.0, 1.5, 5.0, 1]))
+        save(image, folder / f"{name}.nii.gz")
         row = {"file": f"{name}.nii.gz", "patient_id": name, "diagnosis": name}
         volumes.append({**row, "sex": "F", "age": "054Y"})
         labels += [
