@@ -1,8 +1,8 @@
-"""Prove on generated slides that training on slides runs and learns, and points where it should.
+"""Measure on generated slides whether training on slides learns, and points where it should.
 
 ``python -m model.training.slide_proof --out runs/slide_proof``: with a small random encoder.
 
-Drawings, not tissue: the figures say that the code works and nothing about pathology.
+Drawings, not tissue: the figures say nothing about pathology. See docs/slides.md for what it gave.
 """
 
 import argparse
