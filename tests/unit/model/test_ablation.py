@@ -161,7 +161,7 @@ def test_the_segmenter_judges_each_image_by_boxes_of_other_patients() -> None:
         box = LesionBox("Mass", column / 6, row / 6, 1 / 6, 1 / 6)
         images.append(BoxedImage(Path(f"{number}"), str(number // 2), "train", (box,)))
 
-    maps = cross_validated_maps(spatial, images, FitConfig(steps=60, batch_size=8), seed=0)
+    maps = cross_validated_maps(spatial, images, FitConfig(steps=25, batch_size=6), seed=0)
 
     hottest = maps.reshape(12, -1).argmax(axis=1)
     assert (hottest == box_targets(images, (6, 6)).reshape(12, -1).argmax(axis=1)).mean() > 0.8
