@@ -1,7 +1,7 @@
 """Calibrate the trained compact network, measure it once on test cases, pack its bundle.
 
 Run: ``python -m model.training.finish_compact --data ../shared/data/cxr --out runs/compact
---bundle runs/chest_xray_compact-1.0.0 --test-log docs/test_log.csv``
+--bundle runs/chest_xray_compact-1.1.0 --test-log docs/test_log.csv``
 """
 
 import argparse
