@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -71,9 +70,6 @@ def _write_optimizer(folder: Path, optimizer: Optimizer) -> None:
 
 
 def _read_optimizer(folder: Path, optimizer: Optimizer) -> None:
-    if not (folder / OPTIMIZER).exists():  # begun before the optimizer's state was safetensors
-        optimizer.load_state_dict(torch.load(folder / "optimizer.pt", weights_only=True))
-        return
     state: dict[int, dict[str, Any]] = {}
     for key, value in load_file(folder / OPTIMIZER).items():
         number, _, name = key.partition(".")

@@ -17,7 +17,7 @@ from model.insight import InsightHead, alpha_for, insight_loss, smooth_max
 
 
 class CtTrainingConfig(BaseModel):
-    """All choices of a run; ours, chosen beforehand and not tuned: nothing is left to tune on."""
+    """All choices of a run; ours, chosen on generated features: no patient is left to tune on."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

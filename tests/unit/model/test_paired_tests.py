@@ -68,7 +68,7 @@ def test_the_power_of_mcnemar_is_what_simulation_finds() -> None:
     generator = np.random.default_rng(0)
     studies = generator.multinomial(54, [0.35, 0.1, 0.55], size=4000)
     kinds, counts = np.unique(studies[:, :2], axis=0, return_counts=True)
-    found = [stats.binomtest(a, a + b).pvalue <= 0.05 for a, b in kinds]
+    found = np.array([stats.binomtest(a, a + b).pvalue <= 0.05 for a, b in kinds], dtype=bool)
 
     assert mcnemar_power(54, 0.25, 0.45) == pytest.approx(counts[found].sum() / 4000, abs=0.02)
 
