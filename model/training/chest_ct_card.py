@@ -31,9 +31,10 @@ worklist.
 ## What {count} patients show
 
 That the code runs, and nothing about accuracy: {count} series are {count} cases. Each row is a
-patient whom {seeds} heads (as many seeds) never saw. The recipe's settings were chosen on generated
-features and for time, not on these patients. "Position alone" knows how high in the chest a slice lies and not one of its pixels: what does
-not beat it has learnt where pneumonia lies, not what it looks like.
+patient whom {seeds} heads (as many seeds) never saw. The recipe's settings were chosen on
+generated features and for time, not on these patients. "Position alone" knows how high in the
+chest a slice lies and not one of its pixels: what does not beat it has learnt where pneumonia
+lies, not what it looks like.
 
 | patient | diagnosis | slices, infected | series: INSIGHT's probability | infected slices, AUC | \
 position alone, AUC |
@@ -46,8 +47,9 @@ were fitted to all {count} patients: whatever they say of these is in-sample.
 ## Training
 
 {steps} steps of one bag of {bag} slices each, {clean:.0%} of the bags without infected slices;
-slices and their mirror images, so left and right mean nothing to it; slice labels and bag labels with equal
-weight. Seed, commit and versions: `training` in `bundle.json`. Data fingerprint: `{fingerprint}`.
+slices and their mirror images, so left and right mean nothing to it; slice labels and bag labels
+with equal weight. Seed, commit and versions: `training` in `bundle.json`. Data fingerprint:
+`{fingerprint}`.
 
 ## Not measured
 
