@@ -80,7 +80,7 @@ def import_card(about: ImportFamily, source: dict[str, Any]) -> str:
 # {about.title}
 
 An encoder alone. It was imported, not trained here, and measured nowhere in this project. Complete
-it with `firstread train transfer` or `firstread train finetune`, then `firstread train calibrate`.
+it with `firstread train insight` or `firstread train finetune`, then `firstread train calibrate`.
 
 - Source: {about.source}
 - File: `{source["file"]}`, SHA-256 `{source["sha256"]}`. {published}

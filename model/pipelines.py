@@ -120,7 +120,7 @@ def load_pipeline(
     if not any(name.startswith(HEAD_PREFIX) for name in tensor_names(bundle.weights)):
         raise BundleError(
             f"{bundle.folder} is an encoder without a head: complete it with "
-            "`firstread train transfer` or `firstread train finetune`"
+            "`firstread train insight` or `firstread train finetune`"
         )
     with _weights_of(bundle) as weights:
         large = kind in PRETRAINED

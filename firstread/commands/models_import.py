@@ -66,7 +66,7 @@ def import_command(
     typer.echo(f"{imported.bundle.folder}: {family.value} {imported.bundle.version}")
     typer.echo(f"SHA-256 of the checkpoint: {imported.checkpoint_sha256} ({known})")
     typer.echo(f"missing until it can be activated: {', '.join(imported.bundle.missing())}")
-    typer.echo("next: firstread train transfer or finetune, then calibrate; see firstread train -h")
+    typer.echo("next: firstread train insight or finetune, then calibrate; see firstread train -h")
 
 
 def zero_shot_command(

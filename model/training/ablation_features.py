@@ -60,7 +60,7 @@ def load_triage_network(bundle: Bundle, device: torch.device) -> TriageNetwork:
     if not isinstance(network, TriageNetwork):
         raise BundleError(
             f"{bundle.folder}: no triage head yet, so nothing to localise with; fit one with "
-            "`firstread train transfer` or `firstread train finetune`"
+            "`firstread train insight` or `firstread train finetune`"
         )
     return network
 

@@ -33,7 +33,7 @@ def predict_rows(
     if not any(name.startswith(HEAD_PREFIX) for name in tensor_names(bundle.weights)):
         raise BundleError(
             f"{bundle.folder}: an encoder without a head has no score; give it one with "
-            "`firstread train transfer` or `finetune`"
+            "`firstread train insight` or `finetune`"
         )
     chosen = choose_device(device)
     network = load_network(bundle, chosen, has_head=True)
