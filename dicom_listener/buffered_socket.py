@@ -2,6 +2,7 @@
 
 import select
 import socket
+import time
 from typing import cast
 
 from pynetdicom.association import Association
@@ -26,6 +27,7 @@ class BufferedSocket(AssociationSocket):
         self._buffer = bytearray(_BUFFER_BYTES)
         self._view = memoryview(self._buffer)
         self._start = self._end = 0  # of what was received and not yet read
+        self.deadline: float | None = None  # monotonic; nothing more is read after it
 
     @property
     def ready(self) -> bool:
@@ -114,6 +116,8 @@ class BufferedSocket(AssociationSocket):
         connection = cast(socket.socket, self.socket)
         if connection is None:
             raise ClosedError("closed")
+        if self.deadline is not None and time.monotonic() > self.deadline:
+            raise ClosedError("slower than a sender may be")
         try:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
             count = connection.recv_into(self._view[self._end :])

@@ -35,6 +35,7 @@ _MAX_NEGOTIATION_BYTES = 1 << 20
 _ACCEPT_POLL_S = 0.2
 _NEGOTIATION_POLL_S = 0.0002
 _TRANSFER_POLL_S = 0.001
+_LAST_OBJECT_S = 2.0
 
 log = get_logger()
 
@@ -94,7 +95,8 @@ class Acceptor(Association):
                 receive=reach.receive,
                 store=reach.store,
                 is_between_messages=lambda: not self.provider.is_receiving,
-                max_pdu_bytes=reach.settings.dicom_max_pdu_bytes,
+                max_pdu_bytes=max(reach.settings.dicom_max_pdu_bytes, _MAX_NEGOTIATION_BYTES),
+                pdu_deadline_s=2 * reach.settings.dicom_dimse_timeout_s,
             )
         self.dul.daemon = True
         # pynetdicom polls; until the association stands, its sender waits for each turn.
@@ -109,11 +111,20 @@ class Acceptor(Association):
             self.provider.discard_all()
             self._reach.admission.release(self)
 
+    def _run_reactor(self) -> None:
+        """Serve until the end; the reading thread may have an object to end and an answer to send.
+
+        Only then is the connection closed and the place given back.
+        """
+        super()._run_reactor()
+        self.dul.join(_LAST_OBJECT_S)
+
     @property
     def is_busy(self) -> bool:
         """Say whether an object is on its way from the wire to its answer."""
         storing = isinstance(self.dul, TransferProvider) and self.dul.is_storing
-        return storing or self.provider.is_receiving or self._is_paused
+        in_handler = self._is_paused and self._reactor_checkpoint.is_set()
+        return storing or self.provider.is_receiving or in_handler
 
     def peer_left(self) -> None:
         """End at once if the peer never asked for anything, as health checks do not."""

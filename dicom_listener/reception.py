@@ -99,9 +99,12 @@ class Reception:
                 self._failure = self._failure or error.strerror or "disk error"
 
     def discard(self) -> None:
-        """Remove the file, unless the archive has taken it. Safe to repeat."""
+        """Remove the file, unless the archive has taken it. Safe to repeat, never raises."""
         self.close()
-        self.path.unlink(missing_ok=True)
+        try:
+            self.path.unlink(missing_ok=True)
+        except OSError as error:  # a disk gone read-only says so even of a name that is not there
+            log.warning("incoming_not_removed", reason=error.strerror)
 
     def _fail(self, reason: str) -> None:
         self._failure = self._failure or reason

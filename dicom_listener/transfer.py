@@ -6,6 +6,7 @@ its response; anything else is left in the buffer for pynetdicom. Per object of 
 most of the CPU: no primitive, no queue between two threads, no polling while data flow.
 """
 
+import time
 from collections.abc import Callable
 from typing import cast
 
@@ -28,7 +29,8 @@ from dicom_listener.wire import (
 )
 
 _DATA_TRANSFER = "Sta6"  # PS3.8 table 9-10: association established and ready for data transfer
-_IDLE_S = 1.0  # after so long without data, pynetdicom's own loop waits for more
+_IDLE_S = 0.1  # after so long without data, pynetdicom's own loop waits for more
+_DROP_BYTES = 1 << 17
 _MAX_COMMAND_BYTES = 1024  # a C-STORE request holds some 200
 
 log = get_logger()
@@ -53,6 +55,7 @@ class TransferProvider(DULServiceProvider):
         store: Callable[[Reception, str], Answer],
         is_between_messages: Callable[[], bool],
         max_pdu_bytes: int,
+        pdu_deadline_s: float,
     ) -> None:
         """Take the association and what serves its objects.
 
@@ -60,32 +63,58 @@ class TransferProvider(DULServiceProvider):
             receive: Starts a file for an object.
             store: Makes a complete object safe and says what its sender is told.
             is_between_messages: Says that pynetdicom is not in the middle of a message.
-            max_pdu_bytes: The longest P-DATA-TF that was negotiated.
+            max_pdu_bytes: The longest P-DATA-TF that is read; nothing of it is held.
+            pdu_deadline_s: How long one may take to arrive, however steadily it drips.
         """
         super().__init__(association)
         self._receive = receive
         self._store = store
         self._is_between_messages = is_between_messages
         self._max_pdu_bytes = max_pdu_bytes
+        self._pdu_deadline_s = pdu_deadline_s
+        self._is_broken = False
         self.is_storing = False
+        # pynetdicom sets these on the provider that it makes itself.
+        self.artim_timer.timeout = association.acse_timeout
+        self._idle_timer.timeout = association.network_timeout
 
     def _is_transport_event(self) -> bool:
         """Serve what the direct path can; then look at the connection as pynetdicom does."""
-        if self.state_machine.current_state == _DATA_TRANSFER and self.assoc.is_established:
-            try:
-                if self._serve_all():
-                    self._idle_timer.restart()
-                    return True
-            except ClosedError:
-                self.event_queue.put("Evt17")  # transport connection closed
-                return True
-            except LeftError:
-                log.info("object_left", source_ae_title=str(self.assoc.requestor.ae_title))
-            except BrokenProtocolError as error:
-                log.warning("protocol_broken", reason=str(error))
-                self.event_queue.put("Evt19")  # unrecognised or invalid PDU: aborts
-                return True
+        try:
+            if self._is_broken:
+                return self._drop()
+            if self.state_machine.current_state == _DATA_TRANSFER and self.assoc.is_established:
+                return self._serve_all() or super()._is_transport_event()
+        except ClosedError as error:
+            if self.is_storing:
+                log.warning("object_cut_off", reason=str(error))
+            self.event_queue.put("Evt17")  # transport connection closed
+            return True
+        except LeftError:
+            log.info("object_left")
+        except BrokenProtocolError as error:
+            log.warning("protocol_broken", reason=str(error))
+            return self._break()
+        except Exception:  # the boundary: this thread must end its association in good order
+            log.exception("direct_path_failed")
+            return self._break()
+        finally:
+            self.is_storing = False
         return super()._is_transport_event()
+
+    def _break(self) -> bool:
+        """Abort: what follows on the connection cannot be told apart any more."""
+        self._is_broken = True
+        self.event_queue.put("Evt19")  # unrecognised or invalid PDU
+        return True
+
+    def _drop(self) -> bool:
+        """Read past what a broken sender still sends, until it hangs up or its time is over."""
+        connection = cast(BufferedSocket, self.socket)
+        if not connection.ready:
+            return False
+        connection.read_some(_DROP_BYTES)
+        return True
 
     def _serve_all(self) -> bool:
         """Serve one object after the other while they come. False if there was none."""
@@ -98,8 +127,11 @@ class TransferProvider(DULServiceProvider):
                 if not self._serve_one(connection):
                     break
                 served = True
+                self._idle_timer.restart()
         finally:
-            self.is_storing = False
+            connection.deadline = None
+            if served or self.is_storing:
+                self._idle_timer.restart()  # before the other thread looks at it
             self.assoc._reactor_checkpoint.set()
         return served
 
@@ -174,11 +206,12 @@ class TransferProvider(DULServiceProvider):
         """Write the fragments of one data set, from as many PDUs as it takes."""
         is_complete = False
         while not is_complete:
+            connection.deadline = time.monotonic() + self._pdu_deadline_s
             pdu_type, left = PDU_HEADER.unpack(connection.read(PDU_HEADER.size))
             if pdu_type != P_DATA_TF:
                 connection.unread(PDU_HEADER.pack(pdu_type, left))
                 raise LeftError
-            if left > self._max_pdu_bytes:
+            if not 0 < left <= self._max_pdu_bytes:
                 raise BrokenProtocolError(f"a PDU of {left} bytes")
             while left:
                 if is_complete or left < PDV_HEADER.size:

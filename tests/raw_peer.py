@@ -85,20 +85,34 @@ def association_request(sop_class_uid: str, called: str) -> bytes:
 
 def store_command(sop_class_uid: str, sop_instance_uid: str, message_id: int = 1) -> bytes:
     """Write the command set of a C-STORE request."""
-
-    def element(number: int, value: bytes) -> bytes:
-        value += b"\0" * (len(value) % 2)
-        return struct.pack("<HHL", 0, number, len(value)) + value
-
-    body = (
-        element(0x0002, sop_class_uid.encode())
-        + element(0x0100, struct.pack("<H", 1))
-        + element(0x0110, struct.pack("<H", message_id))
-        + element(0x0700, struct.pack("<H", 0))
-        + element(0x0800, struct.pack("<H", 1))
-        + element(0x1000, sop_instance_uid.encode())
+    return _command(
+        _element(0x0002, sop_class_uid.encode()),
+        _element(0x0100, struct.pack("<H", 1)),
+        _element(0x0110, struct.pack("<H", message_id)),
+        _element(0x0700, struct.pack("<H", 0)),
+        _element(0x0800, struct.pack("<H", 1)),
+        _element(0x1000, sop_instance_uid.encode()),
     )
-    return element(0, struct.pack("<L", len(body))) + body
+
+
+def echo_command() -> bytes:
+    """Write the command set of a C-ECHO request; it fits any context here, as peers have it."""
+    return _command(
+        _element(0x0002, b"1.2.840.10008.1.1"),
+        _element(0x0100, struct.pack("<H", 0x30)),
+        _element(0x0110, struct.pack("<H", 7)),
+        _element(0x0800, struct.pack("<H", 0x0101)),
+    )
+
+
+def _command(*elements: bytes) -> bytes:
+    body = b"".join(elements)
+    return _element(0, struct.pack("<L", len(body))) + body
+
+
+def _element(number: int, value: bytes) -> bytes:
+    value += b"\0" * (len(value) % 2)
+    return struct.pack("<HHL", 0, number, len(value)) + value
 
 
 def pdv(data: bytes, *, command: bool, last: bool, context_id: int = CONTEXT_ID) -> bytes:

@@ -24,6 +24,7 @@ from tests.raw_peer import (
     RELEASE_RP,
     RELEASE_RQ,
     RawPeer,
+    echo_command,
     fragments,
     pdu,
     pdv,
@@ -103,6 +104,38 @@ def test_a_command_in_fragments_and_in_one_pdu_with_its_data_is_served(
         peer.socket.sendall(pdu(pdv(data, command=False, last=True)))
         assert peer.read_status() == StoreStatus.SUCCESS
     assert stored(sessions) == 1
+
+
+def test_an_echo_between_two_objects_and_bytes_that_drip_are_served(
+    listening: Settings, sessions: sessionmaker[Session], sent: tuple[Dataset, bytes]
+) -> None:
+    dataset, data = sent
+    stream = pdu(pdv(command_of(dataset), command=True, last=True)) + pdu(
+        pdv(data, command=False, last=True)
+    )
+    with RawPeer(listening.dicom_port) as peer:
+        peer.associate(str(dataset.SOPClassUID), listening.ae_title)
+        for at in range(300):
+            peer.socket.sendall(stream[at : at + 1])
+        peer.socket.sendall(stream[300:])
+        assert peer.read_status() == StoreStatus.SUCCESS
+        peer.socket.sendall(pdu(pdv(echo_command(), command=True, last=True)))
+        assert peer.read_status() == StoreStatus.SUCCESS
+        peer.socket.sendall(stream)
+        assert peer.read_status() == StoreStatus.SUCCESS
+    assert stored(sessions) == 1
+
+
+@pytest.mark.parametrize("direct", [True, False], ids=["direct", "pynetdicom"])
+def test_an_idle_association_ends_when_its_time_is_over(settings: Settings, direct: bool) -> None:
+    limits = {"dicom_port": free_port(), "dicom_network_timeout_s": 1.0}
+    dataset = radiograph()
+    with (
+        running_listener(settings.model_copy(update=limits), direct=direct),
+        RawPeer(limits["dicom_port"]) as peer,  # pyright: ignore[reportArgumentType]
+    ):
+        peer.associate(str(dataset.SOPClassUID), settings.ae_title)
+        assert peer.read_pdu()[0] in (ABORT, 0)
 
 
 def oversized(peer: RawPeer, dataset: Dataset, data: bytes) -> None:
