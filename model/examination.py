@@ -117,7 +117,7 @@ def judge_pixels(
     """
     if bundle.gate is None:
         return judgement
-    gate = load_gate(bundle.folder / GATE, bundle.gate)
+    gate = load_gate(bundle.folder / GATE, bundle.gate, bundle.files.get(GATE))
     no_tags = Note.NO_TAGS in judgement.reasons
     stated = not no_tags and not {Note.NO_VIEW, Note.NO_BODY_PART} & set(judgement.reasons)
     age_asked = bundle.eligibility.adults_only and (

@@ -5,6 +5,7 @@ stands the distance from the space that frontal chests fill, so that what is lik
 refused too. Letters of shapes: F features, H hidden units, K kinds, P principal directions.
 """
 
+import hashlib
 from enum import StrEnum
 from functools import lru_cache
 from pathlib import Path
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
+from safetensors.numpy import load, save
 
 from common.errors import BundleError
 from model.gate_features import describe, glance
@@ -153,26 +154,34 @@ class Gate:
         """
         spec = self.spec
         leeway = spec.tags_leeway if stated else 1.0
-        if sight.chest + (spec.tags_worth if stated else 0.0) < spec.least_chest:
+        # Written so that a figure that is no number refuses.
+        if not sight.chest + (spec.tags_worth if stated else 0.0) >= spec.least_chest:
             looks_like = sight.kind if sight.kind not in (Kind.ADULT, Kind.CHILD) else Kind.UNLIKE
             return f"{CHEST_REFUSAL}: {looks_like}"
-        if sight.unlike > spec.most_unlike * leeway:
+        if not sight.unlike <= spec.most_unlike * leeway:
             return f"{CHEST_REFUSAL}: {Kind.UNLIKE}"
-        if age_unknown and sight.adult < spec.least_adult:
+        if age_unknown and not sight.adult >= spec.least_adult:
             return CHILD_REFUSAL
         return None
 
 
 @lru_cache(maxsize=4)
-def load_gate(path: Path, spec: GateSpec) -> Gate:
+def load_gate(path: Path, spec: GateSpec, sha256: str | None = None) -> Gate:
     """Read a gate's parameters; kept, since a decoding child judges many images of few bundles.
 
+    Args:
+        path: The file.
+        spec: The limits that go with it.
+        sha256: What the bundle says of the file, in hex; default: any bytes will do.
+
     Raises:
-        BundleError: the file holds no gate.
+        BundleError: the file holds no gate, or another than the bundle says.
     """
     try:
-        tensors = load_file(path)
-        return Gate(spec, tensors)
+        content = path.read_bytes()
+        if sha256 not in (None, hashlib.sha256(content).hexdigest()):
+            raise BundleError(f"{path} is not the file that the bundle was made with")
+        return Gate(spec, load(content))
     except (OSError, SafetensorError, KeyError) as error:
         raise BundleError(f"{path} holds no gate: {error}") from error
 

@@ -45,9 +45,10 @@ def examine_object(
 
     Raises:
         ImageError: this object's fault.
-        StorageUnavailableError: the archive's fault; another object would fare no better.
+        StorageUnavailableError: the archive's or the bundle's fault; another object would fare no
+            better.
     """
-    from common.errors import UnreadablePixelsError
+    from common.errors import BundleError, UnreadablePixelsError
     from model.examination import examine
 
     try:
@@ -57,6 +58,8 @@ def examine_object(
         if path.parent.is_dir():
             raise UnreadablePixelsError("the archive no longer holds the object") from error
         raise StorageUnavailableError(f"archive: {error.strerror}") from error
+    except BundleError as error:  # its gate has gone or changed: no image's fault
+        raise StorageUnavailableError(f"bundle: {error}") from error
     except OSError as error:
         if error.errno is None:  # a library's own error in OSError's clothes
             raise

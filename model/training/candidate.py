@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from model.bundles import Bundle
+from model.gate import GATE, load_gate
 from model.network import TriageNetwork
 from model.training.packing import DISCLAIMER, write_bundle, write_half_weights
 
@@ -32,7 +33,7 @@ def write_candidate(
     training: dict[str, object],
     suffix: str = "finetuned",
 ) -> Bundle:
-    """Write ``out/bundle``; all but weights, name and figures is as in ``start``."""
+    """Write ``out/bundle``; all but weights, name and figures is as in ``start``, its gate too."""
     folder = out / BUNDLE
     name = start.name if start.name.endswith(f"_{suffix}") else f"{start.name}_{suffix}"
     version = "0.1.0"
@@ -57,4 +58,5 @@ def write_candidate(
         "intended_use": start.intended_use,
         "licence": start.licence,
     }
-    return write_bundle(folder, card, fields)
+    gate = load_gate(start.folder / GATE, start.gate) if start.gate else None
+    return write_bundle(folder, card, fields, gate)

@@ -19,7 +19,7 @@ from model.training.cases import Case, boxed_paths, fingerprint, of_dataset, rea
 from model.training.loop import Stage, TrainingConfig, report, train
 from model.training.predictions import predict_images
 from model.training.radiographs import Radiographs, load_images
-from model.training.run_record import write_run_record
+from model.training.run_record import settle_choices, write_run_record
 
 ENCODER = CompactSpec()
 STAGES = (Stage(size_px=96, samples=60_000), Stage(size_px=128, samples=50_000))
@@ -74,23 +74,25 @@ def near_neighbour_paths(cases: list[Case]) -> set[Path]:
 def train_compact(
     data: Path, out: Path, config: TrainingConfig, without: frozenset[str] = frozenset()
 ) -> TriageNetwork:
-    """Train or resume; the checkpoint and the record of the run lie in ``out``."""
+    """Train or resume; the checkpoint and the record of the run lie in ``out``.
+
+    Raises:
+        ConfigurationError: ``out`` was begun with other choices.
+    """
     torch.manual_seed(config.seed)
     cases = read_cases(data)
     selection = select_training_cases(cases, data.parent / "boxes" / "boxes.csv", without)
     report(f"{len(selection.train)} training images; left out: {selection.left_out}")
-    write_run_record(
-        out,
-        config,
-        {
-            "fingerprint": fingerprint(cases),
-            "train_images": len(selection.train),
-            "left_out": selection.left_out,
-            "without": sorted(without),
-            "augmentation": asdict(AUGMENTATION),
-            "near_neighbour_cosine": near_neighbours.THRESHOLD,
-        },
-    )
+    chosen: dict[str, object] = {
+        "fingerprint": fingerprint(cases),
+        "train_images": len(selection.train),
+        "left_out": selection.left_out,
+        "without": sorted(without),
+        "augmentation": asdict(AUGMENTATION),
+        "near_neighbour_cosine": near_neighbours.THRESHOLD,
+    }
+    settle_choices(out, {"config": config.model_dump(mode="json"), "data": chosen})
+    write_run_record(out, config, chosen)
     network = build_network(
         ENCODER.model_dump(), drop_path=config.drop_path, dropout=config.dropout
     )

@@ -32,7 +32,7 @@ from model.training.manifest_predictions import predict_rows
 from model.training.manifests import Manifest, ManifestRow
 from model.training.optimisation import checkpoint_gradients
 from model.training.processes import Processes
-from model.training.run_record import write_run_record
+from model.training.run_record import settle_choices, write_run_record
 
 CHECKPOINT, EPOCHS, RESULT, PREDICTIONS = (
     "checkpoint",
@@ -131,25 +131,6 @@ def finetune(
         write_result(out, table, {"per_finding_val": per_finding, "epochs": watch.epochs})
     processes.wait()
     return _result(out)
-
-
-def settle_choices(out: Path, choices: dict[str, object]) -> None:
-    """Write down a run's choices, or refuse a folder that was begun with others.
-
-    Raises:
-        ConfigurationError: they differ; the message names the first that does.
-    """
-    path = out / "choices.json"
-    text = json.dumps(choices, indent=2, sort_keys=True) + "\n"
-    if path.exists() and path.read_text() != text:
-        old, new = _flat(json.loads(path.read_text())), _flat(json.loads(text))
-        name = next(key for key in sorted(old | new) if old.get(key) != new.get(key))
-        raise ConfigurationError(
-            f"{out} was begun with {name} = {old.get(name)}, now it is {new.get(name)}: "
-            "choose another --out, or the same choices"
-        )
-    out.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
 
 
 def write_result(out: Path, table: PredictionTable, further: dict[str, object]) -> None:
@@ -251,10 +232,3 @@ def _result(out: Path) -> Finetuned:
     figures = json.loads((out / RESULT).read_text())
     values = (figures[name] for name in ("val_auc", "val_auc_low", "val_auc_high"))
     return Finetuned(out, *values)
-
-
-def _flat(value: object, name: str = "") -> dict[str, object]:
-    if not isinstance(value, dict):
-        return {name: value}
-    parts = [_flat(one, f"{name}.{key}".lstrip(".")) for key, one in value.items()]
-    return {key: one for part in parts for key, one in part.items()}

@@ -28,7 +28,6 @@ from model.training.finetune import (
     EPOCHS,
     PREDICTIONS,
     RESULT,
-    settle_choices,
     write_result,
 )
 from model.training.finetune_model import starting_network
@@ -36,7 +35,7 @@ from model.training.fitting import Fit, FitConfig, fit
 from model.training.manifest_predictions import predict_rows, table_of
 from model.training.predictions import Predicted
 from model.training.processes import Processes
-from model.training.run_record import write_run_record
+from model.training.run_record import settle_choices, write_run_record
 from model.training.triage_head import refit_triage_head
 
 INSIGHT_PREDICTIONS = "insight_predictions.csv"

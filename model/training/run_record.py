@@ -9,6 +9,8 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
+from common.errors import ConfigurationError
+
 RECORD = "run.json"
 PACKAGES = ("torch", "timm", "numpy", "opencv-python-headless", "safetensors")
 
@@ -50,3 +52,29 @@ def commit_of_code() -> str:
         check=False,
     )
     return asked.stdout.strip() or "not a checkout"
+
+
+def settle_choices(out: Path, choices: dict[str, object]) -> None:
+    """Write down a run's choices, or refuse a folder that was begun with others.
+
+    Raises:
+        ConfigurationError: they differ; the message names the first that does.
+    """
+    path = out / "choices.json"
+    text = json.dumps(choices, indent=2, sort_keys=True) + "\n"
+    if path.exists() and path.read_text() != text:
+        old, new = _flat(json.loads(path.read_text())), _flat(json.loads(text))
+        name = next(key for key in sorted(old | new) if old.get(key) != new.get(key))
+        raise ConfigurationError(
+            f"{out} was begun with {name} = {old.get(name)}, now it is {new.get(name)}: "
+            "choose another --out, or the same choices"
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+def _flat(value: object, name: str = "") -> dict[str, object]:
+    if not isinstance(value, dict):
+        return {name: value}
+    parts = [_flat(one, f"{name}.{key}".lstrip(".")) for key, one in value.items()]
+    return {key: one for part in parts for key, one in part.items()}

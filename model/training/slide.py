@@ -25,7 +25,7 @@ from model.slide.network import SlideNetwork
 from model.slide.packing import write_slide_bundle
 from model.training.checkpoints import read_checkpoint, write_checkpoint
 from model.training.manifests import Manifest, ManifestRow
-from model.training.run_record import write_run_record
+from model.training.run_record import settle_choices, write_run_record
 from model.training.slide_features import (
     describe_stamp,
     encode_slides,
@@ -80,6 +80,7 @@ def train_slides(
 
     Raises:
         TrainingDataError: a slide cannot be used, or train or val lack a class.
+        ConfigurationError: ``folder`` was begun with other choices.
     """
     for split in ("train", "val"):
         if {row.label for row in manifest.of(split)} != {False, True}:
@@ -93,6 +94,7 @@ def train_slides(
         "encoder": f"{encoder_bundle.name} {encoder_bundle.version}",
         "encoder_sha256": encoder_bundle.sha256,
     }
+    settle_choices(folder, {"config": training.model_dump(mode="json"), "data": data})
     record = write_run_record(folder, training, data)
     network = SlideNetwork(encoder).to(device).eval()
     files = encode_slides(
