@@ -73,10 +73,13 @@ model-results: env ## make every table of docs/model_results.md for BUNDLE from 
 	$(BIN)/firstread train manifest cxr $(DATA)/cxr --dataset nih_cxr14 --boxes $(DATA)/boxes/boxes.csv --out $(OUT)/nih.csv
 	$(BIN)/firstread train features $(OUT)/nih.csv --bundle $(BUNDLE) --out $(OUT)/features
 	$(BIN)/firstread train transfer --features $(OUT)/features --look-at-test --out $(OUT)/transfer
-	$(BIN)/firstread train finetune $(OUT)/nih.csv --bundle $(BUNDLE) --sweep --out $(OUT)/tuned
-	$(BIN)/firstread train localise --boxes $(DATA)/boxes/boxes.csv --bundle $(BUNDLE) --out $(OUT)/localisation
-	$(BIN)/firstread train ablate --features $(OUT)/features --boxes $(DATA)/boxes/boxes.csv --bundle $(BUNDLE) --out $(OUT)/ablation
-	$(BIN)/firstread train gate-report --bundle $(BUNDLE) --dicom $(DATA)/dicom --cxr $(DATA)/cxr --look-at-test --out $(OUT)/gate_report
+	$(BIN)/firstread train finetune $(OUT)/nih.csv --bundle $(BUNDLE) --lr 1e-4 --epochs 3 --out $(OUT)/tuned
+	$(BIN)/firstread train calibrate --bundle $(OUT)/tuned/bundle --predictions $(OUT)/tuned/predictions.csv --out $(OUT)/tuned_calibrated
+	$(BIN)/firstread train evaluate $(foreach kind,svm logistic_regression knn random_forest mlp,$(kind)=$(OUT)/transfer/$(kind).csv) --bundle $(BUNDLE) --bundle $(OUT)/tuned_calibrated --manifest $(OUT)/nih.csv --look-at-test --out $(OUT)/report
+	$(BIN)/firstread train calibrate --bundle $(BUNDLE) --features $(OUT)/features --abstain 0.1 --out $(OUT)/calibrated
+	$(BIN)/firstread train localise --boxes $(DATA)/boxes/boxes.csv --bundle $(BUNDLE) --steps 30 --out $(OUT)/localisation
+	$(BIN)/firstread train ablate --features $(OUT)/features --boxes $(DATA)/boxes/boxes.csv --bundle $(BUNDLE) --steps 120 --out $(OUT)/ablation
+	$(BIN)/firstread train gate-report --bundle $(BUNDLE) --dicom $(DATA)/dicom --out $(OUT)/gate_report
 
 kill-test: env ## SIGKILL the worker with 200 studies in flight
 	KILL_STUDIES=200 $(BIN)/python -m pytest tests/e2e/test_worker_killed.py
