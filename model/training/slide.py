@@ -94,7 +94,8 @@ def train_slides(
         "encoder": f"{encoder_bundle.name} {encoder_bundle.version}",
         "encoder_sha256": encoder_bundle.sha256,
     }
-    settle_choices(folder, {"config": training.model_dump(mode="json"), "data": data})
+    lasting = training.model_dump(mode="json", exclude={"epochs"})  # a run may go on for longer
+    settle_choices(folder, {"config": lasting, "data": data})
     record = write_run_record(folder, training, data)
     network = SlideNetwork(encoder).to(device).eval()
     files = encode_slides(
