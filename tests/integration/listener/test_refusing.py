@@ -305,7 +305,7 @@ def test_what_an_aborted_association_left_is_removed(listen: Listen, tmp_path: P
     with association(settings, {dataset.SOPClassUID: [ExplicitVRLittleEndian]}) as opened:
         opened.bind(evt.EVT_DATA_SENT, vanish)
         opened.send_c_store(path)
-    deadline = time.monotonic() + 15
+    deadline = time.monotonic() + 5
     while list(settings.archive_path.glob("incoming/*/*")) and time.monotonic() < deadline:
         time.sleep(0.02)
     assert not list(settings.archive_path.glob("incoming/*/*"))
