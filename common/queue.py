@@ -1,7 +1,11 @@
 """The bell: Celery on Redis. A message says that there is work; Postgres says which."""
 
+from typing import Any
+
 from celery import Celery
 from kombu.exceptions import OperationalError
+from kombu.transport import redis as kombu_redis
+from kombu.transport import virtual
 from redis.exceptions import RedisError
 
 from common.logs import get_logger
@@ -12,6 +16,39 @@ ANALYSE_QUEUE = "firstread.analyse"
 UPKEEP_QUEUE = "firstread.upkeep"
 
 log = get_logger()
+
+
+class Permits(kombu_redis.QoS):
+    """Count the messages at hand in this process alone; Redis keeps no copy of them.
+
+    kombu's own notes every message in Redis until it is acknowledged, to deliver it again. Here
+    that serves nothing, and if Redis dies before the note is taken back, the message counts as
+    unanswered for ever: a consumer of one message at a time then never asks for another, and
+    does not notice that its connection is gone.
+    """
+
+    def append(self, message: Any, delivery_tag: str) -> None:  # noqa: ANN401 - kombu's Message
+        """Count a message that was taken."""
+        virtual.QoS.append(self, message, delivery_tag)
+
+    def ack(self, delivery_tag: str) -> None:
+        """Count it as answered; this cannot fail."""
+        virtual.QoS.ack(self, delivery_tag)
+
+    def reject(self, delivery_tag: str, requeue: bool = False) -> None:
+        """Count it as answered: upkeep rings again for what is still queued."""
+        virtual.QoS.ack(self, delivery_tag)
+
+    def restore_unacked(self, client: object = None) -> None:
+        """Forget what was not begun: upkeep rings again for it."""
+        if self._delivered:
+            self._delivered.clear()
+
+    def restore_visible(self, *_: object, **__: object) -> None:
+        """Restore nothing: there are no copies."""
+
+
+kombu_redis.Channel.QoS = Permits
 
 
 def make_celery(broker_url: str) -> Celery:

