@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 SHELL := /bin/bash
 
 .DEFAULT_GOAL := help
-.PHONY: help env system demo up test test-data check bench import-full compact-bundle model-results kill-test docs clean
+.PHONY: help env system demo up test test-data faults check bench import-full compact-bundle model-results kill-test docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +29,8 @@ system: ## install the Debian packages that only tests use; quiet where they are
 	command -v storescu >/dev/null || missing="$$missing dcmtk"; \
 	command -v chromium >/dev/null || missing="$$missing chromium"; \
 	command -v docker-compose >/dev/null || missing="$$missing docker-compose"; \
+	command -v strace >/dev/null || missing="$$missing strace"; \
+	command -v faketime >/dev/null || missing="$$missing faketime"; \
 	[ -z "$$missing" ] && exit 0; \
 	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 		apt-get update -q >/dev/null && \
@@ -42,10 +44,15 @@ up: env ## the whole stack, waiting for your scanner; Ctrl-C ends it
 	@exec $(BIN)/firstread up
 
 test: env system ## every test that needs nothing but this clone
-	$(BIN)/python -m pytest -m "not data"
+	$(BIN)/python -m pytest -m "not data and not faults"
 
 test-data: env ## tests that read the real images of FIRSTREAD_TEST_DATA
-	$(BIN)/python -m pytest -m data
+	$(BIN)/python -m pytest -m "data and not faults"
+
+faults: env system ## pull every plug while scanners send, and print what was counted (half an hour; as root)
+	@mkdir -p build && rm -f build/faults.csv
+	@FIRSTREAD_FAULT_TABLE=build/faults.csv $(BIN)/python -m pytest -m faults tests/faults; status=$$?; \
+	[ ! -f build/faults.csv ] || $(BIN)/python -m tests.faults.tally build/faults.csv; exit $$status
 
 check: env ## lint, format, types, import rules
 	$(BIN)/ruff check .

@@ -33,7 +33,7 @@ numbers = count()
 def pytest_configure() -> None:
     """Keep this machine's own settings out of the tests."""
     for name in [name for name in os.environ if name.startswith("FIRSTREAD_")]:
-        if name != "FIRSTREAD_TEST_DATA":
+        if name not in {"FIRSTREAD_TEST_DATA", "FIRSTREAD_FAULT_TABLE"}:
             del os.environ[name]
 
 
