@@ -10,9 +10,15 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from platformdirs import user_data_path
 from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
 from common.errors import ConfigurationError
+from common.secret_files import SecretFiles
 
 OrderPriority = Literal["stat", "urgent", "routine"]
 
@@ -42,6 +48,18 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="FIRSTREAD_", frozen=True, env_ignore_empty=True)
 
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Take values from the environment, secrets from files that it names, too."""
+        return init_settings, env_settings, SecretFiles(settings_cls)
+
     # Where things are
     home: Path = Field(
         default=user_data_path("firstread"), description="Folder of everything that is kept"
@@ -57,12 +75,38 @@ class Settings(BaseSettings):
         default="info", description="Least severe log line that is printed"
     )
 
+    # Watching
+    metrics_port: int | None = Field(
+        default=None,
+        ge=1,
+        le=65000,
+        description="First port of /metrics, /healthz, /readyz; listener +0, worker +1, beat +2, "
+        "dashboard +3; unset: none",
+    )
+    metrics_host: str = Field(default="127.0.0.1", description="Address that they bind to")
+    metrics_beyond_loopback: bool = Field(
+        default=False, description="Let metrics_host be more than loopback: there is no sign-in"
+    )
+
     # Listener
     ae_title: str = Field(default="FIRSTREAD", min_length=1, max_length=16, description="Our AE")
     dicom_host: str = Field(default="127.0.0.1", description="Address that the listener binds to")
     dicom_port: int = Field(default=11112, ge=1, le=65535, description="Port of the listener")
     dicom_peers: Annotated[tuple[Peer, ...], NoDecode] = Field(
         default=(), description="Senders beyond loopback: AE@address[/bits],…; * is any AE"
+    )
+    dicom_tls_certificate: Path | None = Field(
+        default=None, description="Our certificate and its chain, PEM; set: senders must use TLS"
+    )
+    dicom_tls_key: Path | None = Field(default=None, description="Its private key, PEM")
+    dicom_tls_ca: Path | None = Field(
+        default=None, description="Authorities that senders' certificates must come from, PEM"
+    )
+    dicom_tls_port: int | None = Field(
+        default=None,
+        ge=1,
+        le=65535,
+        description="Port of TLS, beside the plain one; unset: the listener's port speaks TLS",
     )
     dicom_max_pdu_bytes: int = Field(default=131072, ge=4096, description="Largest PDU received")
     dicom_max_associations: int = Field(default=25, ge=1, description="Associations at a time")
@@ -71,6 +115,11 @@ class Settings(BaseSettings):
     dicom_network_timeout_s: float = Field(default=60, gt=0, description="Idle association's life")
     archive_reserve_bytes: int = Field(
         default=1 << 30, ge=0, description="Free space under which objects are refused (0xA700)"
+    )
+    refuse_when_queue_older_s: float | None = Field(
+        default=None,
+        gt=0,
+        description="While work waits longer, peers not marked urgent get 0xA700; unset: never",
     )
     default_issuer: str = Field(
         default="", max_length=64, description="Issuer of patient IDs that name none"
@@ -164,6 +213,19 @@ class Settings(BaseSettings):
             raise ValueError("ai_allowance_lo_min must not be below stat_allowance_min")
         if self.ai_allowance_hi_min < self.ai_allowance_lo_min:
             raise ValueError("ai_allowance_hi_min must not be below ai_allowance_lo_min")
+        return self
+
+    @model_validator(mode="after")
+    def _whole_tls(self) -> Self:
+        files = (self.dicom_tls_certificate, self.dicom_tls_key, self.dicom_tls_ca)
+        if any(files) and not all(files):
+            raise ValueError(
+                "FIRSTREAD_DICOM_TLS_CERTIFICATE, _KEY and _CA go together: set all or none"
+            )
+        if self.dicom_tls_port is not None and not any(files):
+            raise ValueError("FIRSTREAD_DICOM_TLS_PORT needs FIRSTREAD_DICOM_TLS_CERTIFICATE")
+        if self.dicom_tls_port == self.dicom_port:
+            raise ValueError("FIRSTREAD_DICOM_TLS_PORT is FIRSTREAD_DICOM_PORT: leave it unset")
         return self
 
     @property
