@@ -31,6 +31,8 @@ system: ## install the Debian packages that only tests use; quiet where they are
 	command -v docker-compose >/dev/null || missing="$$missing docker-compose"; \
 	command -v strace >/dev/null || missing="$$missing strace"; \
 	command -v faketime >/dev/null || missing="$$missing faketime"; \
+	command -v nft >/dev/null || missing="$$missing nftables"; \
+	command -v ip >/dev/null || missing="$$missing iproute2"; \
 	[ -z "$$missing" ] && exit 0; \
 	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 		apt-get update -q >/dev/null && \
