@@ -6,12 +6,14 @@ from pathlib import Path
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from common.secret_files import is_secret
 from common.settings import Settings
 
 HEAD = """# Settings
 
 Every setting is an environment variable, read once when a command starts. An impossible value
-stops the command with the variable's name. An empty value is as good as none.
+stops the command with the variable's name. An empty value is as good as none. A secret may come
+from a file instead: the variable with `_FILE` behind its name holds the file's path.
 
 Made by `make docs` from `common/settings.py`; a test holds the two together.
 
@@ -45,7 +47,8 @@ def _default(name: str, field: FieldInfo) -> str:
 
 
 def _meaning(field: FieldInfo) -> str:
-    return (field.description or "").replace("|", "\\|")
+    says = (field.description or "").replace("|", "\\|")
+    return f"{says} (secret)" if is_secret(field) else says
 
 
 if __name__ == "__main__":
