@@ -125,6 +125,37 @@ class Settings(BaseSettings):
         default="", max_length=64, description="Issuer of patient IDs that name none"
     )
 
+    # Audit and retention
+    audit_key_file: Path | None = Field(
+        default=None,
+        description="Key of the audit chains; default HOME/run/audit.key, made at need",
+    )
+    audit_syslog: str = Field(
+        default="",
+        pattern=r"^$|^(tls|tcp|udp)://\S+:\d+$",
+        description="Where audit messages go: tls://host:6514, tcp://host:port or udp://host:514",
+    )
+    audit_syslog_ca: Path | None = Field(
+        default=None,
+        description="Who vouches for the syslog server (PEM); unset: the system's authorities",
+    )
+    audit_syslog_certificate: Path | None = Field(
+        default=None, description="Our certificate and its key, for a syslog server that asks (PEM)"
+    )
+    audit_patient_id: bool = Field(
+        default=False, description="Name the patient's ID in audit messages, as PS3.15 asks"
+    )
+    retain_days: float = Field(
+        default=0, ge=0, description="Objects read longer ago than this may be deleted; 0: never"
+    )
+    retain_free_bytes: int = Field(
+        default=0, ge=0, description="Read objects go, oldest first, until this is free; 0: never"
+    )
+    retain_by_itself: bool = Field(
+        default=False,
+        description="Upkeep deletes too; off: only `firstread retain --delete` does",
+    )
+
     # Dashboard
     dashboard_host: str = Field(default="127.0.0.1", description="Loopback until sign-in exists")
     dashboard_port: int = Field(default=8501, ge=1, le=65535, description="Port of the dashboard")
