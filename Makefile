@@ -27,6 +27,7 @@ $(READY): pyproject.toml constraints.txt
 system: ## install the Debian packages that only tests use; quiet where they are there
 	@missing=; \
 	command -v storescu >/dev/null || missing="$$missing dcmtk"; \
+	command -v openssl >/dev/null || missing="$$missing openssl"; \
 	command -v chromium >/dev/null || missing="$$missing chromium"; \
 	command -v docker-compose >/dev/null || missing="$$missing docker-compose"; \
 	command -v strace >/dev/null || missing="$$missing strace"; \

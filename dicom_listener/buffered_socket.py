@@ -2,7 +2,9 @@
 
 import select
 import socket
+import ssl
 import time
+from contextlib import suppress
 from typing import cast
 
 from pynetdicom.association import Association
@@ -38,10 +40,14 @@ class BufferedSocket(AssociationSocket):
         """Wait until something can be read; False if nothing came in that time."""
         if self._start < self._end:
             return True
-        if self.socket is None:
+        connection = self.socket
+        if connection is None:
             return False
+        # TLS decrypts whole records: what one read left of it shows no more on the socket.
+        if isinstance(connection, ssl.SSLSocket) and connection.pending():
+            return True
         try:
-            readable, _, _ = select.select([self.socket], [], [], timeout_s)
+            readable, _, _ = select.select([connection], [], [], timeout_s)
         except (OSError, ValueError) as error:
             raise ClosedError("closed") from error
         return bool(readable)
@@ -106,6 +112,15 @@ class BufferedSocket(AssociationSocket):
                 break
         return data
 
+    def _shutdown_socket(self) -> None:
+        """Say goodbye where there is TLS, so that the peer can tell an end from a cut."""
+        connection = self.socket
+        if isinstance(connection, ssl.SSLSocket):
+            with suppress(OSError, ValueError):
+                connection.settimeout(0)  # the peer's own goodbye is not waited for
+                connection.unwrap()
+        super()._shutdown_socket()
+
     def _compact(self) -> None:
         """Move what is unread to the buffer's beginning."""
         unread = self._end - self._start
@@ -123,6 +138,8 @@ class BufferedSocket(AssociationSocket):
             count = connection.recv_into(self._view[self._end :])
         except OSError as error:  # a timeout is one
             raise ClosedError(str(error)) from error
+        except ValueError as error:  # TLS, shut down by the other thread meanwhile
+            raise ClosedError("closed") from error
         if count == 0:
             raise ClosedError("the peer has gone")
         self._end += count

@@ -1,6 +1,7 @@
 """TCP connections and their associations: what pynetdicom's server does, with bounds."""
 
 import socket
+import ssl
 import time
 from collections.abc import Callable, Sequence
 from copy import deepcopy
@@ -19,7 +20,7 @@ from common.logs import get_logger
 from common.settings import Settings
 from dicom_listener.buffered_socket import BufferedSocket
 from dicom_listener.contexts import supported_contexts
-from dicom_listener.peers import Admission, Caller
+from dicom_listener.peers import Admission, Caller, Certificate
 from dicom_listener.reception import (
     IMPLEMENTATION_CLASS_UID,
     IMPLEMENTATION_VERSION_NAME,
@@ -28,6 +29,7 @@ from dicom_listener.reception import (
 )
 from dicom_listener.statuses import Answer
 from dicom_listener.streaming import StreamingProvider
+from dicom_listener.tls import HANDSHAKE_S, Handshakes, certificate_of
 from dicom_listener.transfer import TransferProvider
 
 # A request to associate lists up to 128 classes with their syntaxes: this is ten times the largest.
@@ -87,6 +89,7 @@ class Acceptor(Association):
     def __init__(self, ae: AE, reach: Reach) -> None:
         super().__init__(ae, "acceptor")
         self._reach = reach
+        self.certificate: Certificate | None = None
         self.provider = StreamingProvider(self, reach.receive)
         self.dimse = self.provider
         if reach.direct:
@@ -150,6 +153,7 @@ class AcceptorHandler(RequestHandler):
         max_bytes = max(settings.dicom_max_pdu_bytes, _MAX_NEGOTIATION_BYTES)
         client = cast(socket.socket, self.request)
         association.set_socket(BoundedSocket(association, client, max_bytes))
+        association.certificate = certificate_of(client)
         acceptor = association.acceptor
         acceptor.maximum_length = self.ae.maximum_pdu_size
         acceptor.ae_title = self.server.ae_title
@@ -172,8 +176,17 @@ class AcceptorServer(AssociationServer):
         self,
         reach: Reach,
         handlers: Sequence[tuple[Any, Callable[..., Any]]] = (),
+        *,
+        port: int | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         """Bind and listen.
+
+        Args:
+            reach: What its associations may reach.
+            handlers: pynetdicom's events and who handles them.
+            port: Another than the settings name.
+            tls: What each connection's handshake is held to; None: no TLS.
 
         Raises:
             ConfigurationError: the address is taken or not ours.
@@ -183,7 +196,13 @@ class AcceptorServer(AssociationServer):
         settings = reach.settings
         # Associations are the admission's to count; this bounds connections that say nothing.
         self._max_connections = 2 * settings.dicom_max_associations + 64
-        address = (settings.dicom_host, settings.dicom_port)
+        self.handshakes = tls and Handshakes(
+            tls,
+            at_most=self._max_connections,
+            deadline_s=min(HANDSHAKE_S, settings.dicom_acse_timeout_s),
+            then_timeout_s=settings.dicom_dimse_timeout_s,
+        )
+        address = (settings.dicom_host, port or settings.dicom_port)
         try:
             super().__init__(
                 _application_entity(settings),
@@ -249,6 +268,13 @@ class AcceptorServer(AssociationServer):
         connection.settimeout(self.reach.settings.dicom_dimse_timeout_s)
         return connection, address
 
+    def process_request(self, request: Any, client_address: Any) -> None:  # noqa: ANN401 - theirs
+        """Make an association of the connection, where there is TLS after its handshake."""
+        if self.handshakes is None:
+            super().process_request(request, client_address)
+        else:
+            self.handshakes.begin(request, client_address, self.finish_request)
+
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ANN401 - theirs
         """Log a connection that could not be served."""
         log.exception("connection_failed", source_address=client_address[0])
@@ -263,6 +289,7 @@ class AcceptorServer(AssociationServer):
             called_ae_title=request.called_ae_title,
             address=str(association.requestor.address),
             application_context=str(request.application_context_name),
+            certificate=association.certificate,
         )
         refusal = self.reach.admission.admit(caller, association)
         if refusal is None:

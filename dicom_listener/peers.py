@@ -22,6 +22,14 @@ class Refusal(Enum):
 
 
 @dataclass(frozen=True)
+class Certificate:
+    """Who a sender proved to be in the TLS handshake."""
+
+    common_name: str
+    sha256: str  # of the DER encoding, lower-case hexadecimal
+
+
+@dataclass(frozen=True)
 class Caller:
     """What a sender says of itself, and the address that it really has."""
 
@@ -29,6 +37,7 @@ class Caller:
     called_ae_title: str
     address: str
     application_context: str = APPLICATION_CONTEXT
+    certificate: Certificate | None = None  # of a connection with TLS
 
 
 class Living(Protocol):

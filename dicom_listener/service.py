@@ -2,6 +2,10 @@
 
 import gc
 import signal
+import ssl
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from threading import Event as Flag
 
@@ -23,6 +27,7 @@ from dicom_listener.pixel_comparison import same_pixels
 from dicom_listener.receiving import Receiver
 from dicom_listener.reception import Spool
 from dicom_listener.ringing import Ringer
+from dicom_listener.tls import is_secured, server_context
 
 GRACE_S = 15.0
 
@@ -73,12 +78,18 @@ class Listener:
             ),
             ring=self._ringer.ring,
         )
+        reach = Reach(settings, Admission(settings), self._spool.receive, receiver.store, direct)
+        handlers = [
+            (evt.EVT_C_STORE, receiver.handle_store),
+            (evt.EVT_C_ECHO, receiver.handle_echo),
+        ]
+        self._servers: list[AcceptorServer] = []
         try:
-            self._server = AcceptorServer(
-                Reach(settings, Admission(settings), self._spool.receive, receiver.store, direct),
-                [(evt.EVT_C_STORE, receiver.handle_store), (evt.EVT_C_ECHO, receiver.handle_echo)],
-            )
+            for port, context in _doors(settings):
+                self._servers.append(AcceptorServer(reach, handlers, port=port, tls=context))
         except Exception:
+            for server in self._servers:
+                server.server_close()
             self._spool.close()
             self._engine.dispose()
             raise
@@ -86,11 +97,22 @@ class Listener:
     def start(self) -> None:
         """Accept associations from now on."""
         self._ringer.start()
-        self._server.start()
+        for server in self._servers:
+            server.start()
+
+    @property
+    def handshakes_refused(self) -> Counter[str]:
+        """Connections that got no association because their TLS handshake failed, by reason."""
+        reasons: Counter[str] = Counter()
+        for server in self._servers:
+            if server.handshakes is not None:
+                reasons.update(server.handshakes.refused)
+        return reasons
 
     def stop(self, grace_s: float = GRACE_S) -> None:
         """Accept nothing new, let the objects under way end within the time, and let go."""
-        ended = self._server.stop(grace_s)
+        with ThreadPoolExecutor(len(self._servers)) as stopping:
+            ended = all(stopping.map(lambda server: server.stop(grace_s), self._servers))
         self._ringer.stop()
         self._spool.close()
         self._engine.dispose()
@@ -115,6 +137,17 @@ class Listener:
             )
 
 
+def _doors(settings: Settings) -> Iterator[tuple[int, ssl.SSLContext | None]]:
+    """Give each port to listen on, and what TLS it speaks."""
+    if not is_secured(settings):
+        yield settings.dicom_port, None
+        return
+    context = server_context(settings)
+    if settings.dicom_tls_port is not None:
+        yield settings.dicom_port, None
+    yield settings.dicom_tls_port or settings.dicom_port, context
+
+
 def serve(settings: Settings) -> None:
     """Listen until SIGTERM or SIGINT, then end what is under way.
 
@@ -134,6 +167,8 @@ def serve(settings: Settings) -> None:
         ae_title=settings.ae_title,
         host=settings.dicom_host,
         port=settings.dicom_port,
+        tls_port=settings.dicom_tls_port,
+        tls=is_secured(settings),
         peers=len(settings.dicom_peers),
     )
     stopping.wait()

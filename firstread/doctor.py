@@ -18,6 +18,7 @@ from common.errors import BundleError, ConfigurationError
 from common.settings import Settings
 from common.tables import ModelState, ModelVersion
 from common.worklist import database_now
+from firstread.certificate_validity import judge_tls
 from firstread.migrate import current_revision, newest_revision
 
 START_HINT = "start the stack with `firstread up`"
@@ -40,6 +41,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
     yield from _database(settings)
     yield _broker(settings)
     yield from _doors(settings)
+    yield from (Finding("tls", verdict.ok, verdict.says) for verdict in judge_tls(settings))
     yield _time_zone(settings)
 
 
@@ -154,8 +156,11 @@ def _broker(settings: Settings) -> Finding:
 def _doors(settings: Settings) -> Iterator[Finding]:
     for subject, host, port in (
         ("listener", settings.dicom_host, settings.dicom_port),
+        ("listener, TLS", settings.dicom_host, settings.dicom_tls_port),
         ("dashboard", settings.dashboard_host, settings.dashboard_port),
     ):
+        if port is None:
+            continue
         try:
             socket.create_connection((host, port), timeout=2).close()
             yield Finding(subject, True, f"accepts connections on {host} port {port}")
