@@ -53,6 +53,9 @@ class Claim:
     path: str  # of the object, below the archive's folder
     sha256: bytes  # of its data set
     sop_instance_uid: str
+    received_at: datetime  # these three by the database's clock
+    queued_at: datetime
+    claimed_at: datetime
 
 
 @dataclass(frozen=True)
@@ -129,6 +132,9 @@ def claim(
             _ROWS.c.band,
             _ROWS.c.due_at,
             _ROWS.c.losses,
+            _ROWS.c.received_at,
+            _ROWS.c.queued_at,
+            _ROWS.c.claimed_at,
             _INSTANCES.c.path,
             _INSTANCES.c.sha256,
             _INSTANCES.c.sop_instance_uid,
@@ -148,6 +154,9 @@ def claim(
         path=row.path,
         sha256=row.sha256,
         sop_instance_uid=row.sop_instance_uid,
+        received_at=row.received_at,
+        queued_at=row.queued_at,
+        claimed_at=row.claimed_at,
     )
 
 

@@ -2,6 +2,7 @@
 
 import streamlit as st
 
+from common import metrics
 from common.logs import configure_logs
 from common.settings import get_settings
 from dashboard import operations_page, study_page, worklist_page
@@ -36,4 +37,5 @@ set_pages(pages)
 page = st.navigation(list(pages.values()), position="hidden")
 with boundary():
     start()
-    page.run()
+    with metrics.PAGE_SECONDS.labels(page.url_path or "worklist").time():
+        page.run()

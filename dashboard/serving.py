@@ -19,7 +19,7 @@ def command(settings: Settings) -> list[str]:
     """
     require_loopback(settings.dashboard_host)
     return [
-        *(sys.executable, "-m", "streamlit", "run", str(APP)),
+        *(sys.executable, "-m", "dashboard.process", "run", str(APP)),
         f"--server.address={settings.dashboard_host}",
         f"--server.port={settings.dashboard_port}",
         f"--browser.serverAddress={settings.dashboard_host}",

@@ -21,6 +21,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from common import metrics
 from common.errors import ImageError, OperatorError, PredictionError
 from common.logs import get_logger
 from worker.urgency import Urgency
@@ -118,6 +119,10 @@ class Batcher:
             self._changed.notify_all()
         return future
 
+    def is_alive(self) -> bool:
+        """Say whether the thread that owns the device lives."""
+        return self._thread.is_alive()
+
     def stop(self, timeout_s: float = 0) -> bool:
         """Take nothing more, finish what waits within the time, cancel the rest.
 
@@ -191,8 +196,10 @@ class Batcher:
             for entry in batch:
                 entry.future.set_exception(self._lost)
             return
+        metrics.BATCH_IMAGES.observe(len(batch))
         try:
-            predictions = model.predict(np.stack([entry.image for entry in batch]))
+            with metrics.DEVICE_SECONDS.time():
+                predictions = model.predict(np.stack([entry.image for entry in batch]))
             if len(predictions) != len(batch):
                 raise RuntimeError(f"{len(predictions)} predictions of {len(batch)} images")
         except Exception as error:  # noqa: BLE001 - the boundary: any error, also the device's own
@@ -200,6 +207,7 @@ class Batcher:
                 self._blame(batch[0], error)
                 return
             log.warning("batch_halved", images=len(batch), reason=type(error).__name__)
+            metrics.BATCHES_HALVED.inc()
             middle = (len(batch) + 1) // 2
             if _is_out_of_memory(error):
                 self._limits[id(model)] = middle

@@ -1,5 +1,6 @@
 """Renew the leases of all claims at work, from one thread."""
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Event, Lock, Thread
@@ -27,6 +28,7 @@ class LeaseKeeper:
         self._held: dict[tuple[int, int], tuple[Claim, Event]] = {}
         self._lock = Lock()
         self._stopped = Event()
+        self._turned_at = time.monotonic()
         self._thread = Thread(target=self._run, name="leases", daemon=True)
         self._thread.start()
 
@@ -57,6 +59,10 @@ class LeaseKeeper:
         for event in lost:
             event.set()
 
+    def moves(self) -> bool:
+        """Say whether renewing went on within the time of a lease."""
+        return time.monotonic() - self._turned_at < self._lease_s
+
     def stop(self) -> None:
         """Renew no more."""
         self._stopped.set()
@@ -64,6 +70,7 @@ class LeaseKeeper:
 
     def _run(self) -> None:
         while not self._stopped.wait(self._lease_s / 3):
+            self._turned_at = time.monotonic()
             try:
                 self.renew_all()
             except StorageUnavailableError as error:

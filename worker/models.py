@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from sqlalchemy import select
 from sqlalchemy.orm import Session, sessionmaker
 
+from common import metrics
 from common.database import storage_errors
 from common.errors import BundleError, StorageUnavailableError
 from common.logs import get_logger
@@ -119,7 +120,8 @@ class Models:
             self._live = frozenset(version.id for version in versions)
             idle = [key for key in self._loaded if key not in self._live | self._users.keys()]
             for version_id in idle:
-                del self._loaded[version_id]
+                bundle = self._loaded.pop(version_id).bundle
+                metrics.MODEL.labels(bundle.pipeline, bundle.name, bundle.version).set(0)
                 log.info("model_dropped", model_version_id=version_id)
 
     def claimable(self) -> list[int]:
@@ -169,6 +171,7 @@ class Models:
             return
         with self._lock:
             self._loaded[version.id] = model
+        metrics.MODEL.labels(bundle.pipeline, bundle.name, bundle.version).set(1)
         log.info(
             "model_loaded",
             pipeline=version.pipeline,

@@ -16,7 +16,9 @@ from common.archive import Archive
 from common.database import make_engine, make_sessions
 from common.errors import ConfigurationError, StorageUnavailableError, UnreachableError
 from common.logs import configure_logs, get_logger
+from common.metrics_server import MetricsServer
 from common.queue import ANALYSE_QUEUE, UPKEEP_QUEUE
+from common.readiness import Check, archive_check, broker_check, database_check
 from common.settings import Settings
 from worker.analysing import Analyst
 from worker.app import make_analyse_app, make_upkeep_app
@@ -25,6 +27,7 @@ from worker.claiming import Claims, worker_name
 from worker.decoding import Decoder, Examine, examine_object
 from worker.isolation import Isolation, Load
 from worker.leases import LeaseKeeper
+from worker.ledger_watch import LedgerWatch
 from worker.loading import load_bundle
 from worker.models import Locate, Models, locate_bundle
 from worker.upkeep import Upkeep
@@ -102,6 +105,26 @@ class Service:
         Thread(target=self.models.watch, args=(self._stopping,), name="models", daemon=True).start()
         Thread(target=self._bound_the_end, name="end", daemon=True).start()
 
+    def watched(self) -> MetricsServer:
+        """Open the door for whoever watches this worker; nothing where no port is set.
+
+        Raises:
+            ConfigurationError: the address may not or cannot be bound to.
+        """
+        settings = self.settings
+        return MetricsServer(
+            settings,
+            "worker",
+            alive={"device": self.batcher.is_alive, "leases": self.leases.moves},
+            ready=(
+                database_check(self.engine),
+                archive_check(Archive(settings.archive_path)),
+                broker_check(settings.broker_address()),
+                Check("model", lambda: "" if self.models.claimable() else "none is loaded"),
+                Check("stopping", lambda: "claims nothing more" if self._stopping.is_set() else ""),
+            ),
+        )
+
     def begin_to_stop(self) -> None:
         """Claim nothing more; safe in a signal handler and to repeat."""
         self.claims.stop()
@@ -153,6 +176,7 @@ def work(settings: Settings, **parts: Any) -> int:  # noqa: ANN401 - see Service
     service = Service(settings, **parts)
     app = make_analyse_app(settings.broker_address(), service.analyst.serve)
 
+    door = service.watched().start()  # first: loading takes a while, and /readyz says so
     service.start()
     log.info("worker_started", worker=worker_name(), threads=settings.worker_threads)
     status = _consume(
@@ -162,6 +186,7 @@ def work(settings: Settings, **parts: Any) -> int:  # noqa: ANN401 - see Service
         concurrency=settings.worker_threads,
         told_to_stop=service.begin_to_stop,
     )
+    door.stop()
     service.stop()
     log.info("worker_stopped", status=status)
     return 1 if service.device_lost else status
@@ -180,7 +205,7 @@ def beat(settings: Settings) -> int:
     from celery.beat import Service as Clock
 
     configure_logs("beat", settings.log_level)
-    engine = make_engine(settings.database_address(), pool_size=2)
+    engine = make_engine(settings.database_address(), pool_size=3)
     sessions: sessionmaker[Any] = make_sessions(engine)
     ringer = make_analyse_app(settings.broker_address(), lambda _: None)
     upkeep = Upkeep(engine, sessions, ringer, settings)
@@ -194,9 +219,26 @@ def beat(settings: Settings) -> int:
             log.exception("beat_stopped")
             celery_state.should_stop = 1
 
-    Thread(target=tick, name="clock", daemon=True).start()
+    ticking = Thread(target=tick, name="clock", daemon=True)
+    watch = LedgerWatch(sessions)
+    door = MetricsServer(
+        settings,
+        "beat",
+        alive={"clock": ticking.is_alive},
+        ready=(
+            database_check(engine),
+            broker_check(settings.broker_address()),
+            Check("rounds", lambda: "" if upkeep.heard_lately() else "none was heard of late"),
+        ),
+    )
+    ticking.start()
+    if door.port is not None:  # nobody else looks at its figures
+        watch.start()
+    door.start()
     log.info("beat_started", every_s=settings.upkeep_interval_s)
     status = _consume(app, UPKEEP_QUEUE, pool="solo", concurrency=1)
+    door.stop()
+    watch.stop()
     clock.stop()
     engine.dispose()
     log.info("beat_stopped", status=status)

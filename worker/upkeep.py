@@ -3,6 +3,7 @@
 A step that fails is logged and the others run all the same; the next round tries again.
 """
 
+import time
 from collections.abc import Callable
 from datetime import timedelta
 
@@ -12,6 +13,7 @@ from redis.exceptions import RedisError
 from sqlalchemy import Engine, exists, select, text, update
 from sqlalchemy.orm import Session, aliased, sessionmaker
 
+from common import metrics
 from common.database import storage_errors
 from common.errors import StorageUnavailableError
 from common.lifecycle import NOW, expire_leases, requeue_order
@@ -27,6 +29,7 @@ UPKEEP_LOCK = 7265002
 STUDIES_PER_ROUND = 200
 RERANK_STEP = 25
 RERANK_STEPS = 20
+SLOW_ROUND_S = 30.0
 
 log = get_logger()
 
@@ -41,6 +44,7 @@ class Upkeep:
         self._sessions = sessions
         self._celery = celery
         self._settings = settings
+        self._heard_at = time.monotonic()
         self.steps: tuple[Callable[[], int], ...] = (
             self.expire_leases,
             self.follow_live_models,
@@ -50,8 +54,14 @@ class Upkeep:
             self.ring_for_work,
         )
 
+    def heard_lately(self) -> bool:
+        """Say whether rounds are asked for; they come through the broker."""
+        limit_s = 6 * self._settings.upkeep_interval_s + SLOW_ROUND_S
+        return time.monotonic() - self._heard_at < limit_s
+
     def run(self) -> bool:
         """Do all steps once. False, and nothing done, while another process does them."""
+        self._heard_at = time.monotonic()
         try:
             with storage_errors(), self._engine.connect() as connection:
                 autocommit = connection.execution_options(isolation_level="AUTOCOMMIT")
@@ -59,12 +69,14 @@ class Upkeep:
                 if not autocommit.execute(text("SELECT pg_try_advisory_lock(:key)"), key).scalar():
                     return False
                 try:
-                    self._run_steps()
+                    with metrics.UPKEEP_SECONDS.time():
+                        self._run_steps()
                 finally:
                     autocommit.execute(text("SELECT pg_advisory_unlock(:key)"), key)
         except StorageUnavailableError as error:
             log.warning("upkeep_not_done", reason=str(error))
             return False
+        metrics.UPKEEP_ROUND.set(time.time())
         return True
 
     def _run_steps(self) -> None:
@@ -73,17 +85,21 @@ class Upkeep:
                 with storage_errors():
                     changed = step()
             except (StorageUnavailableError, BrokerError, RedisError, OSError) as error:
+                metrics.UPKEEP_FAILED.labels(step.__name__).inc()
                 log.warning("upkeep_step_failed", step=step.__name__, reason=str(error))
             except Exception:  # the boundary: the other steps are not to suffer
+                metrics.UPKEEP_FAILED.labels(step.__name__).inc()
                 log.exception("upkeep_step_failed", step=step.__name__)
             else:
                 if changed:
+                    metrics.UPKEEP_CHANGED.labels(step.__name__).inc(changed)
                     log.info("upkeep_step_done", step=step.__name__, changed=changed)
 
     def expire_leases(self) -> int:
         """Return analyses whose worker is gone to the queue."""
         with self._sessions.begin() as session:
             lost = expire_leases(session)
+        metrics.LOSSES.labels("lease_expired").inc(len(lost))
         for analysis_id in lost:
             log.warning("lease_expired", analysis_id=analysis_id)
         return len(lost)
