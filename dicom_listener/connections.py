@@ -15,6 +15,7 @@ from pynetdicom.association import Association
 from pynetdicom.pdu_primitives import A_ASSOCIATE
 from pynetdicom.transport import AssociationServer, RequestHandler
 
+from common import metrics
 from common.errors import ConfigurationError
 from common.logs import get_logger
 from common.settings import Settings
@@ -38,6 +39,7 @@ _ACCEPT_POLL_S = 0.2
 _NEGOTIATION_POLL_S = 0.0002
 _TRANSFER_POLL_S = 0.001
 _LAST_OBJECT_S = 2.0
+_STUCK_S = 15.0
 
 log = get_logger()
 
@@ -216,6 +218,7 @@ class AcceptorServer(AssociationServer):
                 f"Cannot listen on {address[0]}:{address[1]} ({error.strerror}): "
                 "change FIRSTREAD_DICOM_HOST or FIRSTREAD_DICOM_PORT, or stop what listens there"
             ) from error
+        self._turned_at_s = time.monotonic()
         self._thread = Thread(
             target=self.serve_forever,
             kwargs={"poll_interval": _ACCEPT_POLL_S},
@@ -226,6 +229,14 @@ class AcceptorServer(AssociationServer):
     def start(self) -> None:
         """Accept connections from now on, in a thread of its own."""
         self._thread.start()
+
+    def service_actions(self) -> None:
+        """Note that the loop that accepts goes round."""
+        self._turned_at_s = time.monotonic()
+
+    def moves(self) -> bool:
+        """Say whether connections are accepted."""
+        return self._thread.is_alive() and time.monotonic() - self._turned_at_s < _STUCK_S
 
     @property
     def associations(self) -> list[Acceptor]:
@@ -258,6 +269,7 @@ class AcceptorServer(AssociationServer):
         """Turn connections away, before they cost a thread, when far too many are open."""
         if len(self.associations) < self._max_connections:
             return True
+        metrics.REJECTED.labels("too_many_connections").inc()
         log.warning("connection_refused", source_address=client_address[0], reason="too many")
         return False
 
@@ -294,12 +306,14 @@ class AcceptorServer(AssociationServer):
         refusal = self.reach.admission.admit(caller, association)
         if refusal is None:
             return
+        reason = refusal.name.lower()
+        metrics.REJECTED.labels(reason).inc()
         log.warning(
             "association_rejected",
             source_ae_title=caller.calling_ae_title,
             called_ae_title=caller.called_ae_title,
             source_address=caller.address,
-            reason=refusal.name.lower(),
+            reason=reason,
         )
         association.acse.send_reject(*refusal.value)
         association.kill()

@@ -1,5 +1,6 @@
 """The C-STORE handler: make an object safe, register it, and tell its sender the truth."""
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import cast
@@ -8,6 +9,7 @@ from pydicom.dataset import Dataset
 from pynetdicom import evt
 from sqlalchemy.orm import Session, sessionmaker
 
+from common import metrics
 from common.archive import Archive, sync_folder
 from common.database import storage_errors
 from common.errors import (
@@ -15,6 +17,7 @@ from common.errors import (
     ConflictingInstanceError,
     InvalidUidError,
     MalformedInstanceError,
+    SenderError,
     StorageUnavailableError,
 )
 from common.logs import get_logger
@@ -28,7 +31,24 @@ from dicom_listener.registering import register
 from dicom_listener.routing import route
 from dicom_listener.statuses import ECHO_SUCCESS, Answer, StoreStatus
 
+_STATUSES: dict[type[SenderError], StoreStatus] = {
+    InvalidUidError: StoreStatus.INVALID_UID,
+    ClassMismatchError: StoreStatus.CLASS_MISMATCH,
+    MalformedInstanceError: StoreStatus.CANNOT_UNDERSTAND,
+    ConflictingInstanceError: StoreStatus.CONFLICT,
+}
+# Found once: each is touched by every object.
+_RECEIVED = {
+    f"instance_{outcome}": metrics.RECEIVED.labels(outcome)
+    for outcome in ("stored", "repeated", "revised")
+}
+_RECEIVED_QUEUED = metrics.HOP_SECONDS.labels("received_queued")
+
 log = get_logger()
+
+
+def _count_refused(answer: Answer, reason: str) -> None:
+    metrics.REFUSED.labels(f"0x{answer.status:04X}", reason).inc()
 
 
 class Receiver:
@@ -66,7 +86,9 @@ class Receiver:
         association = cast(Acceptor, event.assoc)
         reception = cast(Reception | None, event.request._dataset_file)
         if reception is None:
-            return Answer(StoreStatus.CANNOT_UNDERSTAND, "no data set").for_pynetdicom()
+            answer = Answer(StoreStatus.CANNOT_UNDERSTAND, "no data set")
+            _count_refused(answer, "MalformedInstanceError")
+            return answer.for_pynetdicom()
         try:
             return self.store(reception, str(association.requestor.address)).for_pynetdicom()
         finally:
@@ -81,23 +103,25 @@ class Receiver:
         )
         try:
             what = self.accept(reception, address)
-        except InvalidUidError as error:
-            answer = Answer(StoreStatus.INVALID_UID, str(error))
-        except ClassMismatchError as error:
-            answer = Answer(StoreStatus.CLASS_MISMATCH, str(error))
-        except MalformedInstanceError as error:
-            answer = Answer(StoreStatus.CANNOT_UNDERSTAND, str(error))
-        except ConflictingInstanceError as error:
-            answer = Answer(StoreStatus.CONFLICT, str(error))
+        except SenderError as error:
+            answer, reason = Answer(_STATUSES[type(error)], str(error)), metrics.reason_of(error)
         except StorageUnavailableError as error:  # disk full, database away: may be sent again
             logged.error("instance_not_stored", reason=str(error))
-            return Answer(StoreStatus.OUT_OF_RESOURCES, "out of disk or database; send again later")
+            answer = Answer(StoreStatus.OUT_OF_RESOURCES, "out of disk or database; send again later")
+            _count_refused(answer, "archive" if str(error).startswith("archive") else "database")
+            return answer
         except Exception:  # the boundary: a sender must get a status
             logged.exception("instance_not_stored")
-            return Answer(StoreStatus.PROCESSING_FAILURE, "defect of the listener; see its log")
+            answer = Answer(StoreStatus.PROCESSING_FAILURE, "defect of the listener; see its log")
+            _count_refused(answer, "defect")
+            return answer
         else:
             logged.info(what)
+            _RECEIVED[what].inc()
+            metrics.RECEIVED_BYTES.inc(reception.size_bytes)
+            _RECEIVED_QUEUED.observe(time.monotonic() - reception.began_s)
             return Answer(StoreStatus.SUCCESS)
+        _count_refused(answer, reason)
         logged.warning("instance_refused", reason=answer.comment, status=f"0x{answer.status:04X}")
         return answer
 

@@ -5,6 +5,7 @@ import hashlib
 import os
 import secrets
 import struct
+import time
 from pathlib import Path
 from typing import BinaryIO
 
@@ -34,6 +35,7 @@ class Reception:
         self.path = path
         self.announced = announced
         self.size_bytes = 0  # of the data set
+        self.began_s = time.monotonic()
         self._archive = archive
         self._reserve_bytes = reserve_bytes
         self._hash = hashlib.sha256()

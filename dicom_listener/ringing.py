@@ -5,6 +5,7 @@ from contextlib import suppress
 from queue import Empty, Full, Queue
 from threading import Thread
 
+from common import metrics
 from common.logs import get_logger
 
 _BACKLOG = 1000
@@ -36,6 +37,7 @@ class Ringer:
             self._waiting.put_nowait(analysis_id)
         except Full:
             self.dropped += 1
+            metrics.RINGS_DROPPED.labels("backlog").inc()
 
     def stop(self, grace_s: float = 2.0) -> None:
         """Ring what waits, for so long at most."""
@@ -53,8 +55,8 @@ class Ringer:
                     waiting.append(self._waiting.get_nowait())
             ids = [item for item in waiting if isinstance(item, int)]
             try:
-                if ids:
-                    self._ring(ids[0], len(ids))
+                if ids and not self._ring(ids[0], len(ids)):
+                    metrics.RINGS_DROPPED.labels("unheard").inc(len(ids))
             except Exception:  # the boundary: a bell must not end the ringer
                 log.exception("bell_broken")
             if len(ids) < len(waiting):
