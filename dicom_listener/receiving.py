@@ -107,7 +107,9 @@ class Receiver:
             answer, reason = Answer(_STATUSES[type(error)], str(error)), metrics.reason_of(error)
         except StorageUnavailableError as error:  # disk full, database away: may be sent again
             logged.error("instance_not_stored", reason=str(error))
-            answer = Answer(StoreStatus.OUT_OF_RESOURCES, "out of disk or database; send again later")
+            answer = Answer(
+                StoreStatus.OUT_OF_RESOURCES, "out of disk or database; send again later"
+            )
             _count_refused(answer, "archive" if str(error).startswith("archive") else "database")
             return answer
         except Exception:  # the boundary: a sender must get a status
