@@ -1,6 +1,8 @@
 """Derive a study's place on the worklist from its rows; derived again, it says the same."""
 
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
+from typing import Any, NamedTuple
 
 from sqlalchemy import bindparam, func, select
 from sqlalchemy.dialects.postgresql import insert
@@ -13,6 +15,7 @@ from common.tables import (
     Instance,
     Lane,
     ModelVersion,
+    OrderPriority,
     Outcome,
     Purpose,
     Reading,
@@ -56,19 +59,37 @@ _ANALYSES = (
 )
 
 
+class StudyFacts(NamedTuple):
+    """What a study's place follows from, for whoever has no row of the ORM at hand."""
+
+    acquired_at: datetime | None
+    first_received_at: datetime
+    requested_procedure_priority: str
+    study_priority_id: str
+    source_ae_title: str
+
+
+class ReadingFacts(NamedTuple):
+    """What people did that a study's place follows from."""
+
+    state: ReadingState
+    instances_read: int | None
+    order_priority: OrderPriority | None
+
+
 def database_now(session: Session) -> datetime:
     """Give the database's clock, the only one that instants in rows are compared with."""
     return session.execute(select(func.clock_timestamp())).scalar_one()
 
 
-def is_prior(study: Study, settings: Settings) -> bool:
+def is_prior(study: Study | StudyFacts, settings: Settings) -> bool:
     """Say whether a study was acquired so long before it arrived that it is only a comparison."""
     if study.acquired_at is None:
         return False
     return study.first_received_at - study.acquired_at > timedelta(days=settings.prior_after_days)
 
 
-def study_lane(study: Study, settings: Settings) -> Lane:
+def study_lane(study: Study | StudyFacts, settings: Settings) -> Lane:
     """Choose the queue for a study's analyses: priors wait behind what is to be read today."""
     return Lane.BACKFILL if is_prior(study, settings) else Lane.CURRENT
 
@@ -87,7 +108,46 @@ def derive_item(
     """
     item = _locked_item(session, study_id)
     study, reading, ai_ranking, now = session.execute(_FACTS, {"study_id": study_id}).one()
-    result = study_outcome(_analysis_views(session, study_id))
+    values = derive_values(
+        study,
+        reading,
+        _analysis_views(session, study_id),
+        instances=lambda: _instance_count(session, study_id),
+        settled=item.settled if settled is None else settled,
+        ai_ranking=ai_ranking,
+        now=now,
+        settings=settings,
+    )
+    for name, value in values.items():
+        setattr(item, name, value)
+    session.flush()
+    return item
+
+
+def derive_values(
+    study: Study | StudyFacts,
+    reading: Reading | ReadingFacts | None,
+    analyses: Sequence[AnalysisView],
+    *,
+    instances: Callable[[], int],
+    settled: bool,
+    ai_ranking: bool,
+    now: datetime,
+    settings: Settings,
+) -> dict[str, Any]:
+    """Say what follows for a study's worklist item: every column but its key.
+
+    Args:
+        study: The study as it stands.
+        reading: What people did with it; None: nobody touched it.
+        analyses: All its live ones, read under the item's lock.
+        instances: Counts the study's objects; asked only of a study that was read.
+        settled: Whether upkeep found the study quiet, and nothing came since.
+        ai_ranking: Whether the site lets the AI rank.
+        now: The database's clock.
+        settings: What the site decided.
+    """
+    result = study_outcome(analyses)
     priority, source = order_priority(
         by_person=reading.order_priority if reading else None,
         requested_procedure_priority=study.requested_procedure_priority,
@@ -105,23 +165,25 @@ def derive_item(
         settings=settings,
     )
     was_read = reading is not None and reading.state is ReadingState.READ
-    item.new_image_since_read = was_read and _instance_count(session, study_id) > (
-        reading.instances_read or 0 if reading else 0
-    )
-    item.prior = is_prior(study, settings)
-    item.listed = not item.prior and (not was_read or item.new_image_since_read)
-    if settled is not None:
-        item.settled = settled
-    item.final = item.settled and not result.in_work
-    item.outcome = result.outcome
-    item.leading_analysis_id = result.leading.id if result.leading else None
-    item.probability = result.leading.probability if result.leading else None
-    item.images = result.images
-    item.band, item.due_at, item.reason = place.band, place.due_at, place.reason
-    item.order_priority, item.order_priority_source = priority, source
-    item.ai_ranked = ai_ranking
-    session.flush()
-    return item
+    is_new_since = was_read and instances() > (reading.instances_read or 0 if reading else 0)
+    prior = is_prior(study, settings)
+    return {
+        "new_image_since_read": is_new_since,
+        "prior": prior,
+        "listed": not prior and (not was_read or is_new_since),
+        "settled": settled,
+        "final": settled and not result.in_work,
+        "outcome": result.outcome,
+        "leading_analysis_id": result.leading.id if result.leading else None,
+        "probability": result.leading.probability if result.leading else None,
+        "images": result.images,
+        "band": place.band,
+        "due_at": place.due_at,
+        "reason": place.reason,
+        "order_priority": priority,
+        "order_priority_source": source,
+        "ai_ranked": ai_ranking,
+    }
 
 
 def _locked_item(session: Session, study_id: int) -> WorklistItem:

@@ -2,13 +2,14 @@
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from common.states import SetAsideKind
-from common.tables import Instance, Patient, Series, SetAside, Study
+from common.tables import SetAside
 from dicom_listener.attributes import Attributes
 
 
@@ -40,36 +41,27 @@ class Clash:
     other_path: str | None = None  # of the instance that has the UID
 
 
-def find_known(session: Session, received: Received) -> Known | Clash | None:
-    """Find the instance that has the same UID already, and how this object relates to it."""
+def relation(facts: Any, received: Received) -> Known | Clash | None:  # noqa: ANN401 - a row
+    """Say how this object relates to the instance that has the same UID already, if one has.
+
+    Args:
+        facts: The row of the statement ``FACTS``; its ``known`` columns are that instance's.
+        received: The object.
+    """
     attributes = received.attributes
-    row = session.execute(
-        select(
-            Instance.sha256,
-            Instance.path,
-            Series.series_instance_uid,
-            Study.study_instance_uid,
-            Patient.patient_id,
-            Patient.patient_id_stated,
-        )
-        .join(Series, Series.id == Instance.series_id)
-        .join(Study, Study.id == Series.study_id)
-        .join(Patient, Patient.id == Study.patient_id)
-        .where(Instance.sop_instance_uid == attributes.sop_instance_uid)
-    ).one_or_none()
-    if row is None:
+    if facts.known_sha256 is None:
         return None
-    if row.sha256 == received.sha256:
+    if facts.known_sha256 == received.sha256:
         return Known.REPEAT
-    if (row.study_instance_uid, row.series_instance_uid) != (
+    if (facts.known_study_uid, facts.known_series_uid) != (
         attributes.study_instance_uid,
         attributes.series_instance_uid,
     ):
-        return Clash(SetAsideKind.HIERARCHY_DIFFERS, row.path)
-    stated = row.patient_id if row.patient_id_stated else ""
+        return Clash(SetAsideKind.HIERARCHY_DIFFERS, facts.known_path)
+    stated = facts.known_patient_id if facts.known_patient_id_stated else ""
     if stated != attributes.patient_id:
-        return Clash(SetAsideKind.PATIENT_DIFFERS, row.path)
-    return Clash(None, row.path)
+        return Clash(SetAsideKind.PATIENT_DIFFERS, facts.known_path)
+    return Clash(None, facts.known_path)
 
 
 def set_aside(session: Session, received: Received, kind: SetAsideKind) -> None:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -26,8 +27,9 @@ from common.states import SetAsideKind
 from dicom_listener.attributes import read_attributes, read_received_header
 from dicom_listener.clashes import Clash, Known, Received, kept_aside, set_aside
 from dicom_listener.connections import Acceptor
+from dicom_listener.ledger import Connection, Ledger
 from dicom_listener.reception import Reception
-from dicom_listener.registering import register
+from dicom_listener.registering import Registered, register
 from dicom_listener.routing import route
 from dicom_listener.statuses import ECHO_SUCCESS, Answer, StoreStatus
 
@@ -58,6 +60,7 @@ class Receiver:
         self,
         *,
         archive: Archive,
+        ledger: Ledger,
         sessions: sessionmaker[Session],
         settings: Settings,
         same_pixels: Callable[[Path, Path], bool],
@@ -70,6 +73,7 @@ class Receiver:
             ring: Tells the worker of an analysis; must not wait.
         """
         self._archive = archive
+        self._ledger = ledger
         self._sessions = sessions
         self._settings = settings
         self._same_pixels = same_pixels
@@ -155,17 +159,21 @@ class Receiver:
             source_ae_title=announced.source_ae_title,
             source_address=address,
         )
-        with storage_errors(), self._sessions() as session:
-            found = register(session, received, self._settings)
-            if isinstance(found, Clash):
-                session.rollback()
+        found = self._ledger.write(partial(self._register, received))
+        if isinstance(found, Clash):
+            with storage_errors(), self._sessions() as session:
                 return self._keep_aside(session, received, found)
-            session.commit()
         if found is Known.REPEAT:
             return "instance_repeated"
         if found.queued_analysis_id is not None:
             self._ring(found.queued_analysis_id)
         return "instance_stored"
+
+    def _register(self, received: Received, connection: Connection) -> Registered | Known | Clash:
+        found = register(connection, received, self._settings)
+        if not isinstance(found, Clash):
+            connection.commit()
+        return found
 
     def _make_safe(self, reception: Reception, sha256: bytes) -> str:
         """Put the file under its content's name, unless that content is there already."""

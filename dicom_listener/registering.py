@@ -4,33 +4,42 @@ Rows are taken in one order (a new patient's, the study's, the patient's to fill
 instance, worklist item) and each object has one of each: no two transactions can wait for one
 another in a circle. The study's row is locked throughout, so objects of one study are registered
 one after the other.
+
+The first object of a study takes two round trips, a later one three, and the commit one.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any, cast
 
-from sqlalchemy import select
-from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.orm import Session
+from psycopg import Connection, Cursor
+from psycopg.rows import namedtuple_row
 
-from common.lifecycle import live_version_id, requeue_order
+from common.ranking import AnalysisView
 from common.settings import Settings
-from common.states import AnalysisState, Purpose, SetAsideKind
-from common.tables import (
-    Analysis,
-    Instance,
-    Patient,
-    Series,
-    Study,
+from common.states import (
+    AnalysisState,
+    OrderPriority,
+    Outcome,
+    ReadingState,
+    SetAsideKind,
 )
-from common.worklist import database_now, derive_item, study_lane
-from dicom_listener import routing
+from common.worklist import ReadingFacts, StudyFacts, derive_values, study_lane
+from dicom_listener import routing, statements
 from dicom_listener.attributes import Attributes, urgency
-from dicom_listener.clashes import Clash, Known, Received, find_known
+from dicom_listener.clashes import Clash, Known, Received, relation
 
 # What a later object may fill in where the earlier ones said nothing; never overwritten.
 _PATIENT_TEXTS = ("patient_name", "patient_birth_date", "patient_sex")
 _STUDY_TEXTS = ("accession_number", "study_description", "study_date", "study_time", "patient_age")
+_PRIORITIES = ("requested_procedure_priority", "study_priority_id")
+
+# Each time another sender was faster the rows are there, and the next look finds them.
+_LOOKS = 5
+
+Row = Any  # a named tuple, with the names that its statement gives
+Values = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -41,82 +50,137 @@ class Registered:
 
 
 def register(
-    session: Session, received: Received, settings: Settings
+    connection: Connection[Any], received: Received, settings: Settings
 ) -> Registered | Known | Clash:
     """Write the rows of one object. The caller commits what was registered, and rolls back a clash.
 
     Safe to repeat: the same object again is ``Known`` and changes nothing.
     """
+    values = _values(received, settings)
+    cursor = connection.cursor(row_factory=namedtuple_row)
+    for _ in range(_LOOKS):
+        study, facts = _look(connection, cursor, values)
+        if study is None and facts.study_id is not None:
+            connection.rollback()  # it came between the two statements
+            continue
+        contradiction = relation(facts, received)
+        if contradiction is None and study and not _is_patient(facts, received, settings):
+            contradiction = Clash(SetAsideKind.PATIENT_DIFFERS)
+        if contradiction is not None:
+            return contradiction
+        if facts.series_id is not None and (study is None or facts.series_study_id != study.id):
+            return Clash(SetAsideKind.HIERARCHY_DIFFERS)
+        values |= _analysis(received, facts)
+        if study is None:
+            analysis_id = _begin_study(cursor, values, facts, settings)
+        else:
+            analysis_id = _add_to_study(connection, cursor, values, study, facts, settings)
+        if analysis_id is not None:
+            is_queued = values["analysis_state"] == AnalysisState.QUEUED.value
+            return Registered(analysis_id if is_queued else None)
+        connection.rollback()  # another sender was faster
+    return Clash(SetAsideKind.HIERARCHY_DIFFERS)
+
+
+def _values(received: Received, settings: Settings) -> Values:
+    """Collect what one object writes, under the names that the statements use."""
     attributes = received.attributes
-    now = database_now(session)
-    study = _study(session, received, settings, now)
-    patient = session.get_one(Patient, study.patient_id)
-    known = find_known(session, received)
-    if known is None and not _is_patient(patient, attributes, settings):
-        known = Clash(SetAsideKind.PATIENT_DIFFERS)
-    if known is not None:
-        return known
-    series = _series(session, study, attributes)
-    if series.study_id != study.id:
-        return Clash(SetAsideKind.HIERARCHY_DIFFERS)
-    instance_id = _instance(session, series.id, received, now)
-    if instance_id is None:  # another sender of the same object was faster
-        return find_known(session, received) or Clash(SetAsideKind.HIERARCHY_DIFFERS)
-    _follow_up(session, study, patient, attributes, now)
-    analysis = _analysis(session, study, instance_id, received, settings, now)
-    item = derive_item(session, study.id, settings, settled=False)
-    analysis.band, analysis.due_at = item.band, item.due_at
-    session.flush()
-    requeue_order(session, item)
-    return Registered(analysis.id if analysis.state is AnalysisState.QUEUED else None)
+    values = {**vars(received), **vars(attributes)}
+    del values["attributes"]
+    values["issuer"], values["patient_id"] = _identity(attributes, settings)
+    values["patient_id_stated"] = bool(attributes.patient_id)
+    return values
 
 
-def _study(session: Session, received: Received, settings: Settings, now: datetime) -> Study:
-    """Find or make the study, and its patient if it is new, and lock it."""
-    attributes = received.attributes
-    found = (
-        select(Study)
-        .filter_by(study_instance_uid=attributes.study_instance_uid)
-        .with_for_update(key_share=True)
-        .execution_options(populate_existing=True)
+def _look(connection: Connection[Any], cursor: Cursor[Row], values: Values) -> tuple[Row, Row]:
+    """Lock the study if it is there, then find what the object will stand beside."""
+    facts = connection.cursor(row_factory=namedtuple_row)
+    with connection.pipeline():
+        cursor.execute(statements.LOCKED_STUDY, values, prepare=True)
+        facts.execute(statements.FACTS, values, prepare=True)
+    return cursor.fetchone(), _one(facts)
+
+
+def _begin_study(cursor: Cursor[Row], values: Values, facts: Row, settings: Settings) -> int | None:
+    """Write the first object of a study; None if another sender was faster at any of its rows."""
+    values["now"] = facts.now
+    study = StudyFacts(
+        acquired_at=values["acquired_at"],
+        first_received_at=facts.now,
+        requested_procedure_priority=values["requested_procedure_priority"],
+        study_priority_id=values["study_priority_id"],
+        source_ae_title=values["source_ae_title"],
     )
-    study = session.execute(found).scalar_one_or_none()
-    if study is None:
-        session.execute(
-            insert(Study)
-            .values(
-                patient_id=_new_patient_id(session, attributes, settings),
-                study_instance_uid=attributes.study_instance_uid,
-                acquired_at=attributes.acquired_at,
-                requested_procedure_priority=attributes.requested_procedure_priority,
-                study_priority_id=attributes.study_priority_id,
-                source_ae_title=received.source_ae_title,
-                first_received_at=now,
-                last_received_at=now,
-                **{name: getattr(attributes, name) for name in _STUDY_TEXTS},
-            )
-            .on_conflict_do_nothing()
-        )
-        study = session.execute(found).scalar_one()  # another sender's, if it was faster
-    return study
-
-
-def _new_patient_id(session: Session, attributes: Attributes, settings: Settings) -> int:
-    """Find or make the person of a new study."""
-    issuer, patient_id = _identity(attributes, settings)
-    session.execute(
-        insert(Patient)
-        .values(
-            issuer_of_patient_id=issuer,
-            patient_id=patient_id,
-            patient_id_stated=bool(attributes.patient_id),
-            **{name: getattr(attributes, name) for name in _PATIENT_TEXTS},
-        )
-        .on_conflict_do_nothing()
+    item = derive_values(
+        study,
+        None,
+        [_own_view(values)],
+        instances=lambda: 1,
+        settled=False,
+        ai_ranking=facts.ai_ranking,
+        now=facts.now,
+        settings=settings,
     )
-    return session.execute(
-        select(Patient.id).filter_by(issuer_of_patient_id=issuer, patient_id=patient_id)
-    ).scalar_one()
+    every = values | _plain(item) | {"lane": int(study_lane(study, settings))}
+    row = cursor.execute(statements.NEW_STUDY, every, prepare=True).fetchone()
+    return None if row is None else row.id
+
+
+def _add_to_study(
+    connection: Connection[Any],
+    cursor: Cursor[Row],
+    values: Values,
+    study: Row,
+    facts: Row,
+    settings: Settings,
+) -> int | None:
+    """Write a later object of a study; None if another sender was faster at one of its rows."""
+    followed = _follow_up(study, values, facts.now)
+    every = values | followed | {"study_id": study.id, "series_id": facts.series_id}
+    every["now"], every["patient_row"] = facts.now, study.patient_id
+    filled = _filled_patient(facts, values)
+    analyses = connection.cursor(row_factory=namedtuple_row)
+    read = connection.cursor(row_factory=namedtuple_row)
+    with connection.pipeline():
+        if filled:
+            connection.execute(statements.FILLED_PATIENT, every | filled, prepare=True)
+        connection.execute(statements.FOLLOWED_STUDY, every, prepare=True)
+        cursor.execute(
+            statements.INSTANCE_OF_SERIES
+            if facts.series_id is not None
+            else statements.INSTANCE_OF_NEW_SERIES,
+            every,
+            prepare=True,
+        )
+        connection.execute(statements.LOCKED_ITEM, every, prepare=True)
+        analyses.execute(statements.ANALYSES, every, prepare=True)
+        read.execute(statements.READING, every, prepare=True)
+    instance = cursor.fetchone()
+    if instance is None:
+        return None
+    reading = _one(read)
+    now_stands = StudyFacts(
+        first_received_at=study.first_received_at,
+        source_ae_title=study.source_ae_title,
+        **{name: followed[name] for name in ("acquired_at", *_PRIORITIES)},
+    )
+    item = derive_values(
+        now_stands,
+        _reading(reading),
+        [*map(_view, analyses.fetchall()), _own_view(values, instance.id)],
+        instances=lambda: reading.instances,
+        settled=False,
+        ai_ranking=reading.ai_ranking,
+        now=reading.now,
+        settings=settings,
+    )
+    every |= _plain(item) | {"lane": int(study_lane(now_stands, settings))}
+    every["instance_id"] = instance.id
+    with connection.pipeline():
+        cursor.execute(statements.NEW_ANALYSIS, every, prepare=True)
+        connection.execute(statements.DERIVED_ITEM, every, prepare=True)
+        connection.execute(statements.REQUEUED, every, prepare=True)
+    return _one(cursor).id
 
 
 def _identity(attributes: Attributes, settings: Settings) -> tuple[str, str]:
@@ -126,8 +190,9 @@ def _identity(attributes: Attributes, settings: Settings) -> tuple[str, str]:
     return attributes.issuer_of_patient_id or settings.default_issuer, attributes.patient_id
 
 
-def _is_patient(patient: Patient, attributes: Attributes, settings: Settings) -> bool:
+def _is_patient(patient: Row, received: Received, settings: Settings) -> bool:
     """Say whether the study's patient is this one. An issuer that one side omits is no other."""
+    attributes = received.attributes
     if patient.patient_id_stated != bool(attributes.patient_id):
         return False
     issuer, patient_id = _identity(attributes, settings)
@@ -137,90 +202,75 @@ def _is_patient(patient: Patient, attributes: Attributes, settings: Settings) ->
     )
 
 
-def _series(session: Session, study: Study, attributes: Attributes) -> Series:
-    session.execute(
-        insert(Series)
-        .values(
-            study_id=study.id,
-            series_instance_uid=attributes.series_instance_uid,
-            modality=attributes.modality,
-            body_part_examined=attributes.body_part_examined,
-            series_description=attributes.series_description,
-        )
-        .on_conflict_do_nothing()
-    )
-    return session.execute(
-        select(Series).filter_by(series_instance_uid=attributes.series_instance_uid)
-    ).scalar_one()
+def _filled_patient(patient: Row, values: Values) -> Values:
+    """Give the patient's texts if this object says something where they were blank."""
+    if not any(values[name] and not getattr(patient, name) for name in _PATIENT_TEXTS):
+        return {}
+    return {name: getattr(patient, name) or values[name] for name in _PATIENT_TEXTS}
 
 
-def _instance(session: Session, series_id: int, received: Received, now: datetime) -> int | None:
-    attributes = received.attributes
-    return session.execute(
-        insert(Instance)
-        .values(
-            series_id=series_id,
-            sop_instance_uid=attributes.sop_instance_uid,
-            sop_class_uid=attributes.sop_class_uid,
-            transfer_syntax_uid=received.transfer_syntax_uid,
-            instance_number=attributes.instance_number,
-            view_position=attributes.view_position,
-            path=received.path,
-            size_bytes=received.size_bytes,
-            sha256=received.sha256,
-            source_ae_title=received.source_ae_title,
-            source_address=received.source_address,
-            received_at=now,
-        )
-        .on_conflict_do_nothing()
-        .returning(Instance.id)
-    ).scalar_one_or_none()
-
-
-def _follow_up(
-    session: Session, study: Study, patient: Patient, attributes: Attributes, now: datetime
-) -> None:
+def _follow_up(study: Row, values: Values, now: datetime) -> Values:
     """Let a later object of the study add to it: time, what was blank, a more urgent order."""
-    study.last_received_at = max(study.last_received_at, now)
-    for name in _STUDY_TEXTS:
-        if not getattr(study, name):
-            setattr(study, name, getattr(attributes, name))
-    for name in _PATIENT_TEXTS:
-        if getattr(attributes, name) and not getattr(patient, name):
-            setattr(patient, name, getattr(attributes, name))
-    study.acquired_at = study.acquired_at or attributes.acquired_at
-    for name in ("requested_procedure_priority", "study_priority_id"):
-        said = getattr(attributes, name)
-        if said and (not getattr(study, name) or urgency(said) < urgency(getattr(study, name))):
-            setattr(study, name, said)
-    session.flush()
+    followed = {name: getattr(study, name) or values[name] for name in _STUDY_TEXTS}
+    followed["last_received_at"] = max(study.last_received_at, now)
+    followed["acquired_at"] = study.acquired_at or values["acquired_at"]
+    for name in _PRIORITIES:
+        stood, said = getattr(study, name), values[name]
+        is_more = said and (not stood or urgency(said) < urgency(stood))
+        followed[name] = said if is_more else stood
+    return followed
 
 
-def _analysis(
-    session: Session,
-    study: Study,
-    instance_id: int,
-    received: Received,
-    settings: Settings,
-    now: datetime,
-) -> Analysis:
+def _analysis(received: Received, facts: Row) -> Values:
     """Make the unit of work, or say that there is none: an instance without one would be lost."""
     is_routed = received.pipeline != routing.NONE
-    analysis = Analysis(
-        study_id=study.id,
-        instance_id=instance_id,
-        pipeline=received.pipeline,
-        model_version_id=live_version_id(session, received.pipeline) if is_routed else None,
-        inputs_sha256=received.sha256,
-        purpose=Purpose.LIVE,
-        state=AnalysisState.QUEUED if is_routed else AnalysisState.NOT_ELIGIBLE,
-        reasons=[] if is_routed else [routing.refusal(received.attributes.sop_class_uid)],
-        lane=study_lane(study, settings),
-        due_at=now,
-        received_at=now,
-        queued_at=now,
-        finished_at=None if is_routed else now,
+    state = AnalysisState.QUEUED if is_routed else AnalysisState.NOT_ELIGIBLE
+    return {
+        "model_version_id": facts.model_version_id if is_routed else None,
+        "analysis_state": state.value,
+        "analysis_reasons": []
+        if is_routed
+        else [routing.refusal(received.attributes.sop_class_uid)],
+        "finished_at": None if is_routed else facts.now,
+    }
+
+
+def _own_view(values: Values, instance_id: int | None = None) -> AnalysisView:
+    """See the analysis that is about to be written as its study's outcome will."""
+    return AnalysisView(
+        id=0,
+        unit=(instance_id, None, values["pipeline"]),
+        run=0,
+        state=AnalysisState(values["analysis_state"]),
+        outcome=None,
+        probability=None,
+        threshold=None,
     )
-    session.add(analysis)
-    session.flush()
-    return analysis
+
+
+def _view(row: Row) -> AnalysisView:
+    return AnalysisView(
+        id=row.id,
+        unit=(row.instance_id, row.series_id, row.pipeline),
+        run=row.run,
+        state=AnalysisState(row.state),
+        outcome=None if row.outcome is None else Outcome(row.outcome),
+        probability=row.probability,
+        threshold=row.threshold,
+    )
+
+
+def _reading(row: Row) -> ReadingFacts | None:
+    if row.state is None:
+        return None
+    priority = None if row.order_priority is None else OrderPriority(row.order_priority)
+    return ReadingFacts(ReadingState(row.state), row.instances_read, priority)
+
+
+def _plain(item: Mapping[str, Any]) -> Values:
+    """Give enums as their values, which is how the columns hold them."""
+    return {name: getattr(value, "value", value) for name, value in item.items()}
+
+
+def _one(cursor: Cursor[Row]) -> Row:
+    return cast(Row, cursor.fetchone())

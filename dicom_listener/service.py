@@ -21,6 +21,7 @@ from common.queue import make_celery, ring
 from common.settings import Settings
 from common.tables import Instance
 from dicom_listener.connections import AcceptorServer, Reach
+from dicom_listener.ledger import Ledger
 from dicom_listener.library_log import quiet_pynetdicom
 from dicom_listener.peers import Admission
 from dicom_listener.pixel_comparison import same_pixels
@@ -65,10 +66,12 @@ class Listener:
         except Exception:
             self._engine.dispose()
             raise
+        self._ledger = Ledger(self._engine)
         app = make_celery(settings.broker_address())
         self._ringer = Ringer(lambda analysis_id, times: ring(app, analysis_id, times=times))
         receiver = Receiver(
             archive=archive,
+            ledger=self._ledger,
             sessions=make_sessions(self._engine),
             settings=settings,
             same_pixels=partial(
@@ -115,6 +118,7 @@ class Listener:
             ended = all(stopping.map(lambda server: server.stop(grace_s), self._servers))
         self._ringer.stop()
         self._spool.close()
+        self._ledger.close()
         self._engine.dispose()
         log.info("listener_stopped", in_time=ended, rings_dropped=self._ringer.dropped)
 

@@ -1,0 +1,86 @@
+"""The connections that objects are registered over: kept open, and replaced when they died."""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar, cast
+
+import psycopg
+from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import PoolProxiedConnection
+
+from common.database import storage_errors
+
+Written = TypeVar("Written")
+Connection = psycopg.Connection[Any]
+
+
+class Ledger:
+    """Run what writes to Postgres on connections of the driver, one to each thread that asks.
+
+    The engine's pool would ask each connection whether it still lives, a round trip an object.
+    Here what was found dead is replaced and the step done again: every step is safe to repeat.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._idle: deque[PoolProxiedConnection] = deque()
+
+    def write(self, step: Callable[[Connection], Written]) -> Written:
+        """Run a step, which commits or rolls back by itself; again, once, if the line was dead.
+
+        Raises:
+            StorageUnavailableError: the database is away, full or read-only.
+        """
+        with storage_errors(), _driver_errors():
+            while self._idle:
+                try:
+                    pooled = self._idle.pop()
+                except IndexError:  # another thread was faster
+                    break
+                try:
+                    return self._run(pooled, step)
+                except psycopg.OperationalError:
+                    if not _connection(pooled).closed:
+                        raise
+                    self.close()  # it died since it was last used, and so did the others
+            return self._run(self._engine.raw_connection(), step)
+
+    def close(self) -> None:
+        """Close what is idle. Safe to repeat, also while others write."""
+        while self._idle:
+            try:
+                self._idle.pop().invalidate()
+            except IndexError:
+                return
+
+    def _run(self, pooled: PoolProxiedConnection, step: Callable[[Connection], Written]) -> Written:
+        connection = _connection(pooled)
+        try:
+            return step(connection)
+        finally:
+            self._put_back(pooled, connection)
+
+    def _put_back(self, pooled: PoolProxiedConnection, connection: Connection) -> None:
+        try:
+            connection.rollback()  # asks nothing of the server unless a transaction is open
+        except psycopg.Error:
+            connection.close()
+        if connection.closed:
+            pooled.invalidate()
+        else:
+            self._idle.append(pooled)
+
+
+def _connection(pooled: PoolProxiedConnection) -> Connection:
+    return cast(Connection, pooled.driver_connection)
+
+
+@contextmanager
+def _driver_errors() -> Iterator[None]:
+    """Give the driver's errors the shape that everything else knows."""
+    try:
+        yield
+    except psycopg.Error as error:
+        raise DBAPIError.instance("", None, error, psycopg.Error) from error
