@@ -64,7 +64,7 @@ check: env ## lint, format, types, import rules
 	$(BIN)/lint-imports
 
 bench: env ## print the benchmarks' ratios; Orthanc and DCMTK are compared with where installed
-	@for file in bench/*.py; do [ "$$file" = bench/__init__.py ] || $(BIN)/python "$$file" || exit 1; done
+	@for file in $$(grep -l '^def main' bench/*.py); do $(BIN)/python -m "bench.$$(basename "$$file" .py)" || exit 1; done
 
 import-full: env ## import a random checkpoint of MedImageInsight's full size and run it (6 GB, minutes)
 	$(BIN)/python -m bench.medimageinsight --full-import $${TMPDIR:-/tmp}/firstread-import-full
@@ -86,7 +86,8 @@ model-results: env ## make every table of docs/model_results.md for BUNDLE from 
 	$(BIN)/firstread train finetune $(OUT)/nih.csv --bundle $(BUNDLE) --lr 1e-4 --epochs 3 --out $(OUT)/tuned
 	$(BIN)/firstread train calibrate --bundle $(OUT)/tuned/bundle --predictions $(OUT)/tuned/predictions.csv --out $(OUT)/tuned_calibrated
 	$(BIN)/firstread train evaluate $(foreach kind,svm logistic_regression knn random_forest mlp,$(kind)=$(OUT)/transfer/$(kind).csv) --bundle $(BUNDLE) --bundle $(OUT)/tuned_calibrated --manifest $(OUT)/nih.csv --look-at-test --out $(OUT)/report
-	$(BIN)/firstread train calibrate --bundle $(BUNDLE) --features $(OUT)/features --abstain 0.1 --out $(OUT)/calibrated
+	$(BIN)/firstread train calibrate --bundle $(BUNDLE) --features $(OUT)/features --out $(OUT)/calibrated
+	$(BIN)/firstread train calibrate --bundle $(BUNDLE) --features $(OUT)/features --abstain 0.1 --sensitivity default=0.4 --out $(OUT)/abstaining
 	$(BIN)/firstread train localise --boxes $(DATA)/boxes/boxes.csv --bundle $(BUNDLE) --steps 30 --out $(OUT)/localisation
 	$(BIN)/firstread train ablate --features $(OUT)/features --boxes $(DATA)/boxes/boxes.csv --bundle $(BUNDLE) --steps 120 --out $(OUT)/ablation
 	$(BIN)/firstread train gate-report --bundle $(BUNDLE) --dicom $(DATA)/dicom --out $(OUT)/gate_report

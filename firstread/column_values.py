@@ -30,18 +30,17 @@ def read_scores(predictions: Path | None, features: Path | None) -> "tuple[Predi
     """Read scores from a table of predictions, or from a store made by a bundle with a head.
 
     Returns:
-        The table, and the hash of the bundle that scored, "" where the table does not say.
+        The table, and the hash of the bundle that scored.
 
     Raises:
         ConfigurationError: neither or both were named.
-        TrainingDataError: what was named cannot be read.
+        TrainingDataError: what was named cannot be read, or does not say who scored.
     """
-    from model.evaluation.prediction_table import read_predictions
-
     if (predictions is None) == (features is None):
         raise ConfigurationError("name the scores: either --features STORE or --predictions CSV")
     if predictions is not None:
-        return read_predictions(predictions), ""
+        table = read_own_scores(predictions)
+        return table, table.bundle_sha256
     from model.training.feature_store import FeatureStore
     from model.training.manifest_predictions import table_of
 
@@ -50,6 +49,23 @@ def read_scores(predictions: Path | None, features: Path | None) -> "tuple[Predi
         store.rows, store.scores, name=store.index.plan.bundle, sha256=store.manifest_fingerprint
     )
     return table, store.bundle_sha256
+
+
+def read_own_scores(predictions: Path) -> "PredictionTable":
+    """Read a bundle's scores; a table that does not say whose they are cannot be checked.
+
+    Raises:
+        TrainingDataError: it cannot be read, or names no bundle.
+    """
+    from model.evaluation.prediction_table import SCORED_BY, read_predictions
+
+    table = read_predictions(predictions)
+    if not table.bundle_sha256:
+        raise TrainingDataError(
+            f"{predictions} does not say which bundle scored it (no column {SCORED_BY}): "
+            "`firstread train finetune` and `insight` write tables that do, or name --features"
+        )
+    return table
 
 
 def only(table: "PredictionTable", split: str | None, values: dict[str, str]) -> "PredictionTable":

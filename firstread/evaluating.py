@@ -8,8 +8,10 @@ import typer
 
 from common.errors import ConfigurationError, TrainingDataError
 from firstread.naming_bundles import named_bundle
+from model.bundles import Bundle
 from model.evaluation.prediction_table import PredictionTable, read_predictions
 from model.evaluation.report import Threshold
+from model.training.completing import write_evaluated
 from model.training.evaluation_job import Split, thresholds_of
 from model.training.manifest_predictions import predict_rows
 from model.training.manifests import read_manifest
@@ -77,3 +79,18 @@ def predict_with(
         raise TrainingDataError(f"{manifest} has no row of split {split or 'none'}")
     table = predict_rows(rows, bundle, device, lambda line: typer.echo(line, err=True))
     return table, thresholds_of(bundle)
+
+
+def complete_with(
+    reference: str, table: PredictionTable, out: Path, manifest: Path | None
+) -> Bundle:
+    """Write a bundle anew with what it reached on test.
+
+    Raises:
+        BundleError: it has no calibrator or no operating point yet.
+        ConfigurationError: the folder holds a bundle already.
+    """
+    bundle = named_bundle(reference)
+    fingerprint = read_manifest(manifest).fingerprint if manifest else ""
+    name = f"{manifest.stem if manifest else table.name} test"
+    return write_evaluated(bundle, table, out, name=name, manifest_sha256=fingerprint)

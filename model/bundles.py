@@ -115,11 +115,24 @@ class Bundle(BaseModel):
             raise BundleError(f"{self.folder}: no calibrator")
         probability = self.calibrator.calibrate(score)
         shown = self._as_shown(probability)
-        low, high = self.abstain_between or (1.0, 0.0)
-        if low <= probability <= high or (self.conformal and self.conformal.abstains(score)):
+        if self.abstains(score):
             return Verdict(shown, "abstained")
         flagged = probability >= self.operating_point.threshold
         return Verdict(shown, "flagged" if flagged else "not_flagged")
+
+    @property
+    def may_abstain(self) -> bool:
+        """Whether there are scores on which the model gives no opinion."""
+        return self.abstain_between is not None or self.conformal is not None
+
+    def abstains(self, score: float) -> bool:
+        """Say whether the model gives no opinion on a raw score."""
+        if self.conformal is not None and self.conformal.abstains(score):
+            return True
+        if self.abstain_between is None or self.calibrator is None:
+            return False
+        low, high = self.abstain_between
+        return low <= self.calibrator.calibrate(score) <= high
 
     @property
     def remarks(self) -> tuple[str, ...]:
@@ -142,8 +155,11 @@ class Bundle(BaseModel):
     def missing(self) -> list[str]:
         """Name what keeps the bundle from being complete; empty if nothing does."""
         names = {point.name for point in self.operating_points}
-        held_out = [row for row in self.metrics.evaluations if row.held_out]
-        enough = any(min(row.abnormal, row.not_abnormal) >= EVALUATED_PER_CLASS for row in held_out)
+        enough = any(
+            min(row.abnormal, row.not_abnormal) >= EVALUATED_PER_CLASS
+            for row in self.metrics.evaluations
+            if row.untouched
+        )
         of_bag = self.pipeline in ("chest_ct", "slide")
         head = BAG_HEAD_PREFIX if of_bag else HEAD_PREFIX
         parts = {
@@ -151,7 +167,8 @@ class Bundle(BaseModel):
             "calibrator": self.calibrator is not None,
             "operating points": bool(names),
             "default operating point": self.default_operating_point in names,
-            f"evaluation on {EVALUATED_PER_CLASS} cases per class": enough,
+            f"evaluation on {EVALUATED_PER_CLASS} cases per class, unseen by training and "
+            "calibration": enough,
         }
         return [part for part, is_there in parts.items() if not is_there]
 

@@ -2,11 +2,15 @@
 
 from pydantic import BaseModel, ConfigDict, Field
 
+_ALSO_CALIBRATED = "calibration and thresholds"
+
 
 class Evaluation(BaseModel):
     """Figures on one set of cases. A figure that needs both classes is None without them.
 
-    ``held_out`` says that no case was trained on; ``note`` says what else they were used for.
+    ``held_out`` says that no case was trained on, ``calibrated_on`` whether any of them set the
+    calibrator, a threshold or a limit; None in descriptions from before that was recorded, whose
+    ``note`` says it in words.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -15,6 +19,7 @@ class Evaluation(BaseModel):
     abnormal: int = Field(ge=0)
     not_abnormal: int = Field(ge=0)
     held_out: bool
+    calibrated_on: bool | None = None
     note: str = ""
     auc: float | None = None
     auc_low: float | None = None
@@ -27,6 +32,18 @@ class Evaluation(BaseModel):
     calibration_slope: float | None = None
     calibration_intercept: float | None = None
     expected_calibration_error: float | None = None
+
+    @property
+    def was_calibrated_on(self) -> bool:
+        """Whether calibration has seen a case of these."""
+        if self.calibrated_on is None:
+            return _ALSO_CALIBRATED in self.note
+        return self.calibrated_on
+
+    @property
+    def untouched(self) -> bool:
+        """Whether neither training nor calibration has seen a case of these."""
+        return self.held_out and not self.was_calibrated_on
 
 
 class Metrics(BaseModel):

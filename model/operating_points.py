@@ -3,7 +3,7 @@
 import math
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from common.errors import TrainingDataError
@@ -22,7 +22,13 @@ class Proportion(BaseModel):
 
 
 class OperatingPoint(BaseModel):
-    """A probability from which an image is flagged, and what that meant where it was chosen."""
+    """A probability from which an image is flagged, and what that meant where it was chosen.
+
+    Where the model may abstain, a case without an opinion counts against both: it is neither
+    flagged nor cleared. So ``sensitivity`` is the share of all abnormal cases that are flagged,
+    ``specificity`` the share of all others that are said to be not flagged, and neither grows by
+    giving no opinion. ``abstained`` is the share of cases without one.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -31,6 +37,7 @@ class OperatingPoint(BaseModel):
     sensitivity: Proportion
     specificity: Proportion
     flag_rate: float = Field(ge=0, le=1, description="among the cases it was chosen on")
+    abstained: float = Field(default=0.0, ge=0, le=1, description="among those cases")
     chosen_on: str
 
 
@@ -73,29 +80,51 @@ def proportion(successes: int, n: int) -> Proportion:
     return Proportion(value=successes / n, lower_bound=lower_bound(successes, n), n=n)
 
 
-def threshold_for_sensitivity(probabilities: ArrayLike, labels: ArrayLike, wanted: float) -> float:
+def threshold_for_sensitivity(
+    probabilities: ArrayLike,
+    labels: ArrayLike,
+    wanted: float,
+    abstained: ArrayLike | None = None,
+) -> float:
     """Find the greatest threshold at which the sensitivity is at least ``wanted``.
 
-    It lies half way to the next lower probability, so that rounding moves no case over it.
+    It lies half way to the next lower probability, so that rounding moves no case over it. Cases
+    that are ``abstained`` are never flagged.
+
+    Raises:
+        TrainingDataError: too many abnormal cases get no opinion for any threshold to find enough.
     """
     p = np.asarray(probabilities, dtype=np.float64)
-    positives = np.sort(p[np.asarray(labels, dtype=bool)])
-    if len(positives) == 0 or not 0 < wanted <= 1:
+    abnormal, silent = np.asarray(labels, dtype=bool), _silent(abstained, len(p))
+    if not abnormal.any() or not 0 < wanted <= 1:
         raise ValueError("a sensitivity in (0, 1] needs abnormal cases")
-    missed = math.floor(len(positives) * (1 - wanted) + 1e-9)
+    without = int((abnormal & silent).sum())
+    positives = np.sort(p[abnormal & ~silent])
+    missed = math.floor(int(abnormal.sum()) * (1 - wanted) + 1e-9) - without
+    if missed < 0:
+        most = len(positives) / int(abnormal.sum())
+        raise TrainingDataError(
+            f"{without} of {int(abnormal.sum())} abnormal cases get no opinion, so no threshold "
+            f"flags {wanted:.3g} of them, at most {most:.3g}: ask for less, or abstain less"
+        )
     edge = float(positives[missed])
-    lower = p[p < edge]
+    lower = p[(p < edge) & ~silent]
     return (edge + float(lower.max())) / 2 if len(lower) else edge / 2
 
 
-def threshold_for_lower_bound(probabilities: ArrayLike, labels: ArrayLike, wanted: float) -> float:
+def threshold_for_lower_bound(
+    probabilities: ArrayLike,
+    labels: ArrayLike,
+    wanted: float,
+    abstained: ArrayLike | None = None,
+) -> float:
     """Find the greatest threshold at which the sensitivity's lower bound is at least ``wanted``.
 
     The bound is that of ``lower_bound``, one-sided, 95 %. The threshold is chosen on the same
-    cases, so the promise is that of a single look.
+    cases, so the promise is that of a single look. Cases that are ``abstained`` count as missed.
 
     Raises:
-        TrainingDataError: there are too few abnormal cases to promise that.
+        TrainingDataError: there are too few abnormal cases, or opinions, to promise that.
     """
     positives = int(np.asarray(labels, dtype=bool).sum())
     if not 0 < wanted < 1:
@@ -107,20 +136,32 @@ def threshold_for_lower_bound(probabilities: ArrayLike, labels: ArrayLike, wante
             f"{positives} abnormal cases cannot promise a sensitivity of {wanted:g}: "
             f"it takes at least {least}, all of them flagged"
         )
-    return threshold_for_sensitivity(probabilities, labels, needed / positives)
+    return threshold_for_sensitivity(probabilities, labels, needed / positives, abstained)
 
 
 def operating_point(
-    name: str, threshold: float, probabilities: ArrayLike, labels: ArrayLike, chosen_on: str
+    name: str,
+    threshold: float,
+    probabilities: ArrayLike,
+    labels: ArrayLike,
+    chosen_on: str,
+    abstained: ArrayLike | None = None,
 ) -> OperatingPoint:
-    """Count what a threshold does to cases of known label."""
-    flagged = np.asarray(probabilities, dtype=np.float64) >= threshold
+    """Count what a threshold does to cases of known label; see the class for the abstained."""
     abnormal = np.asarray(labels, dtype=bool)
+    silent = _silent(abstained, len(abnormal))
+    above = np.asarray(probabilities, dtype=np.float64) >= threshold
+    flagged, cleared = above & ~silent, ~above & ~silent
     return OperatingPoint(
         name=name,
         threshold=threshold,
         sensitivity=proportion(int((flagged & abnormal).sum()), int(abnormal.sum())),
-        specificity=proportion(int((~flagged & ~abnormal).sum()), int((~abnormal).sum())),
+        specificity=proportion(int((cleared & ~abnormal).sum()), int((~abnormal).sum())),
         flag_rate=float(flagged.mean()),
+        abstained=float(silent.mean()),
         chosen_on=chosen_on,
     )
+
+
+def _silent(abstained: ArrayLike | None, n: int) -> NDArray[np.bool_]:
+    return np.zeros(n, dtype=bool) if abstained is None else np.asarray(abstained, dtype=bool)

@@ -43,6 +43,14 @@ def evaluate(
     test_log: Annotated[
         Path, typer.Option(dir_okay=False, help="Where a look at test is logged")
     ] = Path("docs/test_log.csv"),
+    complete: Annotated[
+        Path | None,
+        typer.Option(
+            file_okay=False,
+            help="With --look-at-test and one --bundle: write it anew into this folder, with these "
+            "figures in it, so that it can be activated",
+        ),
+    ] = None,
     title: Annotated[str, typer.Option(help="Title of the page")] = "Evaluation",
     device: Annotated[str, typer.Option(help='"auto", "cpu", "cuda" or "cuda:1"')] = "auto",
     seed: Annotated[int, typer.Option(help="Of the bootstrap")] = 0,
@@ -58,6 +66,8 @@ def evaluate(
     from model.training.evaluation_job import evaluate_tables, write_report
 
     chosen = read_split(split, look_at_test=look_at_test)
+    if complete is not None and (chosen != "test" or len(bundle or []) != 1):
+        raise typer.BadParameter("--complete needs --look-at-test and one --bundle")
     tables = [read_named(text) for text in predictions or []]
     given = read_thresholds(threshold or [])
     thresholds = {table.name: given for table in tables}
@@ -85,3 +95,9 @@ def evaluate(
             f" ({one.difference.low:+.4f} to {one.difference.high:+.4f}), p {one.p_value:.4f}"
         )
     typer.echo(page)
+    if complete is not None:
+        from firstread.evaluating import complete_with
+
+        written = complete_with((bundle or [""])[0], tables[-1], complete, manifest)
+        missing = ", ".join(written.missing()) or "nothing"
+        typer.echo(f"written: {written.name} {written.version} in {complete}; missing: {missing}")

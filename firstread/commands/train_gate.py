@@ -20,6 +20,9 @@ def gate_report(
     look_at_test: Annotated[
         bool, typer.Option("--look-at-test", help="Take the test radiographs in place of val")
     ] = False,
+    test_log: Annotated[
+        Path, typer.Option(dir_okay=False, help="Where a look at test is logged")
+    ] = Path("docs/test_log.csv"),
     json: Annotated[bool, typer.Option("--json", help="Print the report as JSON")] = False,
 ) -> None:
     """Count what the gate refuses by reason and category, and show where it is wrong.
@@ -30,6 +33,7 @@ def gate_report(
     were wrongly taken or refused, the sheet wrong.png.
     """
     from firstread.naming_bundles import named_bundle
+    from model.training.gate_rates import log_gate_look
     from model.training.gate_report import report_gate
 
     if dicom is None and cxr is None:
@@ -37,6 +41,8 @@ def gate_report(
     data = None if cxr is None else cxr.resolve().parent
     split = "test" if look_at_test else "val"
     report = report_gate(named_bundle(bundle), out, dicom=dicom, data=data, split=split)
+    if data is not None and look_at_test:
+        log_gate_look(test_log, report.rates, "gate-report", report.bundle, report.sha256)
     if json:
         typer.echo(report.model_dump_json(indent=2))
         return

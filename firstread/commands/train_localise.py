@@ -22,6 +22,9 @@ def localise(
     steps: Annotated[
         int, typer.Option(min=1, help="Batches that each fold of the segmenter is fitted on")
     ] = 200,
+    test_log: Annotated[
+        Path, typer.Option(dir_okay=False, help="Where a look at test is logged")
+    ] = Path("docs/test_log.csv"),
     device: Annotated[str, typer.Option(help='Encodes: "auto", "cpu" or "cuda"')] = "auto",
 ) -> None:
     """Measure where a bundle's INSIGHT and its exact additive map point, beside every control.
@@ -42,6 +45,7 @@ def localise(
         seeds=seeds,
         fit=FitConfig(steps=steps),
         device=device,
+        test_log=test_log,
         say=lambda line: print(line, file=sys.stderr, flush=True),  # noqa: T201 - progress
     )
     typer.echo((out / TABLE).read_text())

@@ -31,16 +31,19 @@ def propose(
 
     Source: Saerens, Latinne and Decaestecker 2002, by expectation maximisation.
     """
+    from common.errors import BundleError
     from common.settings import get_settings
+    from firstread.column_values import read_own_scores
     from firstread.naming_bundles import named_bundle
     from firstread.prevalence_proposal import UnlabelledScores, describe_proposal, scores_of_ledger
-    from model.evaluation.prediction_table import read_predictions
 
     given = named_bundle(bundle)
     if predictions is None:
         unlabelled = scores_of_ledger(get_settings(), given, days)
     else:
-        table = read_predictions(predictions)
+        table = read_own_scores(predictions)
+        if table.bundle_sha256 != given.sha256:
+            raise BundleError(f"{predictions}: scores of another bundle than {given.folder}")
         unlabelled = UnlabelledScores(table.scores, table.groups)
     for line in describe_proposal(given, unlabelled, seed):
         typer.echo(line)

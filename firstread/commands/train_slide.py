@@ -27,13 +27,17 @@ def slide(
     tile_px: Annotated[
         int, typer.Option(min=32, help="Side of a tile; a multiple of the encoder's stride")
     ] = 224,
+    test_log: Annotated[
+        Path, typer.Option(dir_okay=False, help="Where a look at test is logged")
+    ] = Path("docs/test_log.csv"),
     seed: Annotated[int, typer.Option(help="Of weights, order and drawn tiles")] = 0,
 ) -> None:
     """Train the INSIGHT head on the frozen features of labelled slides, one label a slide.
 
     Writes a research bundle for `firstread triage --pipeline slide`, result.json (area under the
-    curve by split) and the record of the run. Stopped and started again it goes on after the last
-    finished epoch. The licence of the encoder holds for what is trained on its features.
+    curve by split; a look at test is logged) and the record of the run. Stopped and started again
+    it goes on after the last finished epoch. The licence of the encoder holds for what is trained
+    on its features.
     """
     from firstread.naming_bundles import named_bundle
     from model.execution import choose_device
@@ -49,6 +53,11 @@ def slide(
         tile_px=tile_px,
     )
     written = train_slides(
-        read_manifest(manifest), named_bundle(bundle), out, training, device=choose_device(device)
+        read_manifest(manifest),
+        named_bundle(bundle),
+        out,
+        training,
+        device=choose_device(device),
+        test_log=test_log,
     )
     typer.echo(f"{written.name} {written.version}: {written.folder}")

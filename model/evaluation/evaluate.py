@@ -22,11 +22,18 @@ def evaluate(
     threshold: float,
     *,
     held_out: bool = True,
+    calibrated_on: bool = False,
     note: str = "",
+    abstained: NDArray[np.bool_] | None = None,
 ) -> Evaluation:
-    """Measure scores against labels; what needs both classes stays None without them."""
+    """Measure scores against labels; what needs both classes stays None without them.
+
+    A case without an opinion counts as neither flagged nor cleared.
+    """
     probabilities = np.array([calibrator.calibrate(score) for score in scores])
-    flagged = probabilities >= threshold
+    silent = np.zeros(len(scores), dtype=bool) if abstained is None else abstained
+    above = probabilities >= threshold
+    flagged, cleared = above & ~silent, ~above & ~silent
     positives, negatives = int(labels.sum()), int((~labels).sum())
     figures: dict[str, float | None] = {"brier": brier_score(labels, probabilities)}
     if positives:
@@ -34,7 +41,7 @@ def evaluate(
         figures["sensitivity"] = hits / positives
         figures["sensitivity_lower_bound"] = lower_bound(hits, positives)
     if negatives:
-        passed = int((~flagged & ~labels).sum())
+        passed = int((cleared & ~labels).sum())
         figures["specificity"] = passed / negatives
         figures["specificity_lower_bound"] = lower_bound(passed, negatives)
     if positives and negatives:
@@ -53,6 +60,7 @@ def evaluate(
         abnormal=positives,
         not_abnormal=negatives,
         held_out=held_out,
+        calibrated_on=calibrated_on,
         note=note,
         **figures,  # pyright: ignore[reportArgumentType]  the names are those of the fields
     )

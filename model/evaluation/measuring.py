@@ -86,22 +86,28 @@ def measure(table: PredictionTable, thresholds: Sequence[Threshold] = ()) -> Fig
         calibration=None if p is None or not len(y) else _calibration(table, p),
         operating_points=()
         if p is None
-        else tuple(at_threshold(y, p, threshold) for threshold in thresholds),
+        else tuple(at_threshold(y, p, threshold, table.abstained) for threshold in thresholds),
     )
 
 
 def at_threshold(
-    labels: NDArray[np.bool_], probabilities: NDArray[np.float64], threshold: Threshold
+    labels: NDArray[np.bool_],
+    probabilities: NDArray[np.float64],
+    threshold: Threshold,
+    abstained: NDArray[np.bool_] | None = None,
 ) -> AtThreshold:
-    """Count what a threshold does to cases of known label."""
-    flagged = probabilities >= threshold.probability
+    """Count what a threshold does to cases of known label; the abstained count against it."""
+    silent = np.zeros(len(labels), dtype=bool) if abstained is None else abstained
+    above = probabilities >= threshold.probability
+    flagged, cleared = above & ~silent, ~above & ~silent
     abnormal, other = int(labels.sum()), int((~labels).sum())
     return AtThreshold(
         name=threshold.name,
         threshold=threshold.probability,
         sensitivity=proportion(int((flagged & labels).sum()), abnormal) if abnormal else None,
-        specificity=proportion(int((~flagged & ~labels).sum()), other) if other else None,
+        specificity=proportion(int((cleared & ~labels).sum()), other) if other else None,
         flag_rate=float(flagged.mean()),
+        abstained=float(silent.mean()),
     )
 
 

@@ -1,7 +1,8 @@
 """A table of predictions: what one model says of each image, beside what is known of the image.
 
 A CSV file with the columns of a manifest, and ``score`` and ``probability``. The probability is
-empty where nothing was calibrated. Letters of shapes: N images.
+empty where nothing was calibrated. A bundle's table says with ``bundle_sha256`` whose scores they
+are, and with ``abstained`` on which images it gives no opinion. Letters of shapes: N images.
 """
 
 import csv
@@ -18,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from common.errors import TrainingDataError
 
 REQUIRED = ("file", "label", "group", "split", "score", "probability")
+ABSTAINED, SCORED_BY = "abstained", "bundle_sha256"
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,8 @@ class PredictionTable:
     """What one model says of N images; every array has that length.
 
     ``probabilities`` is None if any image has none. ``sha256`` is that of the file, or of the
-    bundle that predicted.
+    bundle that predicted; ``bundle_sha256`` is that bundle's even after reading from a file, and
+    empty where no bundle is known. ``abstained`` is None where the model always has an opinion.
     """
 
     name: str
@@ -37,6 +40,8 @@ class PredictionTable:
     probabilities: NDArray[np.float64] | None
     columns: Mapping[str, NDArray[np.str_]] = field(default_factory=dict)
     sha256: str = ""
+    bundle_sha256: str = ""
+    abstained: NDArray[np.bool_] | None = None
 
     def take(self, rows: ArrayLike) -> Self:
         """Give the same table with these rows only, numbers or a mask."""
@@ -52,6 +57,8 @@ class PredictionTable:
             probabilities=None if p is None else p[chosen],
             columns={name: values[chosen] for name, values in self.columns.items()},
             sha256=self.sha256,
+            bundle_sha256=self.bundle_sha256,
+            abstained=None if self.abstained is None else self.abstained[chosen],
         )
 
 
@@ -89,7 +96,8 @@ def read_predictions(path: Path, name: str = "") -> PredictionTable:
     if not np.isfinite(scores).all():
         line = rows[int(np.flatnonzero(~np.isfinite(scores))[0])][0]
         raise TrainingDataError(f"{path}, line {line}, column score: no finite number")
-    further = [column for column in reader.fieldnames or () if column not in REQUIRED]
+    own = (*REQUIRED, ABSTAINED, SCORED_BY)
+    further = [column for column in reader.fieldnames or () if column not in own]
     return PredictionTable(
         name=name or path.stem,
         files=tuple(row["file"] for _, row in rows),
@@ -100,6 +108,8 @@ def read_predictions(path: Path, name: str = "") -> PredictionTable:
         probabilities=None if np.isnan(probabilities).any() else probabilities,
         columns={column: np.array([row[column] for _, row in rows]) for column in further},
         sha256=hashlib.sha256(content).hexdigest(),
+        bundle_sha256=_scored_by(path, rows),
+        abstained=_abstained(path, rows),
     )
 
 
@@ -109,13 +119,18 @@ def write_predictions(path: Path, table: PredictionTable) -> None:
     partial = path.with_name(f".{path.name}.partial")
     with partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([*REQUIRED, *table.columns])
+        silent, scored_by = table.abstained, table.bundle_sha256
+        own = [ABSTAINED] * (silent is not None) + [SCORED_BY] * bool(scored_by)
+        writer.writerow([*REQUIRED, *own, *table.columns])
         p = table.probabilities
         for row, name in enumerate(table.files):
             probability = "" if p is None else repr(float(p[row]))
             fixed = [name, int(table.labels[row]), table.groups[row], table.splits[row]]
             further = [values[row] for values in table.columns.values()]
-            writer.writerow([*fixed, repr(float(table.scores[row])), probability, *further])
+            of_bundle = [] if silent is None else [int(silent[row])]
+            of_bundle += [scored_by] if scored_by else []
+            numbers = [repr(float(table.scores[row])), probability]
+            writer.writerow([*fixed, *numbers, *of_bundle, *further])
     partial.replace(path)
 
 
@@ -148,6 +163,23 @@ def share_cases(tables: Sequence[PredictionTable]) -> list[PredictionTable]:
                 f"{table.files[differing[0]]}; make both from one manifest"
             )
     return shared
+
+
+def _scored_by(path: Path, rows: Sequence[tuple[int, dict[str, str]]]) -> str:
+    """Give the one bundle that a table names; "" if it has no such column."""
+    named = {row.get(SCORED_BY, "") for _, row in rows}
+    if len(named) > 1:
+        raise TrainingDataError(f"{path}, column {SCORED_BY}: scores of {len(named)} bundles")
+    return named.pop()
+
+
+def _abstained(path: Path, rows: Sequence[tuple[int, dict[str, str]]]) -> NDArray[np.bool_] | None:
+    if ABSTAINED not in rows[0][1]:
+        return None
+    for line, row in rows:
+        if row[ABSTAINED] not in ("0", "1"):
+            raise TrainingDataError(f"{path}, line {line}, column {ABSTAINED}: neither 0 nor 1")
+    return np.array([row[ABSTAINED] == "1" for _, row in rows])
 
 
 def _places(name: str, keys: Iterable[str]) -> dict[str, int]:

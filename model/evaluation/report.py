@@ -37,13 +37,17 @@ class CasesSeen(_Part):
 
 
 class AtThreshold(_Part):
-    """What a threshold does to these cases. None where there is no case of that class."""
+    """What a threshold does to these cases. None where there is no case of that class.
+
+    A case on which the model abstains is neither flagged nor cleared: it counts against both.
+    """
 
     name: str
     threshold: float
     sensitivity: Proportion | None
     specificity: Proportion | None
     flag_rate: float
+    abstained: float = 0.0
 
 
 class Seen(_Part):

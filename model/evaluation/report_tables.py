@@ -67,6 +67,8 @@ def comparison_table(report: Report) -> str:
 
 def operating_point_table(report: Report) -> str:
     """Give one row a model and operating point."""
+    points = [one for model in report.models for one in model.overall.operating_points]
+    silent = any(one.abstained for one in points)
     rows = [
         [
             f"{escape(model.name)}: {escape(one.name)}" if len(report.models) > 1 else one.name,
@@ -74,12 +76,16 @@ def operating_point_table(report: Report) -> str:
             _share(one.sensitivity),
             _share(one.specificity),
             f"{one.flag_rate:.0%}",
+            *([f"{one.abstained:.0%}"] if silent else []),
         ]
         for model in report.models
         for one in model.overall.operating_points
     ]
     head = ["Point", "flagged from", "sensitivity", "specificity", "flagged"]
-    return _table(head, rows) if rows else ""
+    if not silent:
+        return _table(head, rows) if rows else ""
+    note = "A case without an opinion is neither flagged nor cleared: it counts against both."
+    return f'{_table([*head, "no opinion"], rows)}<p class="note">{note}</p>'
 
 
 def strata_table(report: Report, column: str) -> str:

@@ -133,6 +133,8 @@ def calibrate(
         scores, labels, calibrator.method, groups=groups, seed=config.seed
     )
     probabilities = np.array([calibrator.calibrate(score) for score in scores])
+    limits = _limits(scores, labels, config.abstain_alpha, fitted_on)
+    silent = np.array([limits is not None and limits.abstains(score) for score in scores])
     return CalibrationReport(
         bundle=f"{bundle.name}-{bundle.version}",
         bundle_sha256=bundle.sha256,
@@ -143,8 +145,8 @@ def calibrate(
             f"after: {calibrator.method}, cross-fitted", labels, after, config.seed
         ),
         calibrator=calibrator,
-        operating_points=_points(probabilities, labels, config, fitted_on),
-        abstention=_abstaining(scores, labels, config.abstain_alpha, fitted_on),
+        operating_points=_points(probabilities, labels, silent, config, fitted_on),
+        abstention=limits and _abstaining(limits, labels, silent),
     )
 
 
@@ -232,7 +234,8 @@ def card_section(report: CalibrationReport) -> str:
             "",
             f"No opinion is given where the limits for alpha {a.limits.alpha:g} exclude both "
             f"classes or none: {a.abstained:.1%} of these cases ({a.abstained_abnormal:.1%} of the "
-            f"abnormal, {a.abstained_not_abnormal:.1%} of the others).",
+            f"abnormal, {a.abstained_not_abnormal:.1%} of the others). The points above count a "
+            "case without an opinion as neither flagged nor cleared.",
         ]
     return "\n".join(lines)
 
@@ -255,6 +258,7 @@ def calibration_table(figures: Sequence[CalibrationFigures]) -> list[str]:
 def _points(
     probabilities: NDArray[np.float64],
     labels: NDArray[np.bool_],
+    silent: NDArray[np.bool_],
     config: CalibrationConfig,
     chosen_on: str,
 ) -> tuple[OperatingPoint, ...]:
@@ -262,19 +266,26 @@ def _points(
     wanted: Mapping[str, float] = config.sensitivities
     return tuple(
         operating_point(
-            name, choose(probabilities, labels, share), probabilities, labels, chosen_on
+            name,
+            choose(probabilities, labels, share, silent),
+            probabilities,
+            labels,
+            chosen_on,
+            silent,
         )
         for name, share in wanted.items()
     )
 
 
-def _abstaining(
+def _limits(
     scores: NDArray[np.float64], labels: NDArray[np.bool_], alpha: float | None, chosen_on: str
-) -> Abstaining | None:
-    if alpha is None:
-        return None
-    limits = conformal_abstention(scores, labels, alpha, chosen_on)
-    silent = np.array([limits.abstains(score) for score in scores])
+) -> ConformalAbstention | None:
+    return None if alpha is None else conformal_abstention(scores, labels, alpha, chosen_on)
+
+
+def _abstaining(
+    limits: ConformalAbstention, labels: NDArray[np.bool_], silent: NDArray[np.bool_]
+) -> Abstaining:
     return Abstaining(
         limits=limits,
         abstained=float(silent.mean()),
@@ -290,6 +301,7 @@ def _metrics(old: Metrics, table: PredictionTable, report: CalibrationReport) ->
             abnormal=row.abnormal,
             not_abnormal=row.not_abnormal,
             held_out=row.held_out,
+            calibrated_on=row.was_calibrated_on,
             note="; ".join(filter(None, [row.note, "calibrated anew since"])),
             auc=row.auc,
             auc_low=row.auc_low,
@@ -303,6 +315,7 @@ def _metrics(old: Metrics, table: PredictionTable, report: CalibrationReport) ->
         abnormal=after.abnormal,
         not_abnormal=after.cases - after.abnormal,
         held_out=True,
+        calibrated_on=True,
         note="set calibration and thresholds; probabilities by fits that have not seen the patient",
         auc=area.auc,
         auc_low=area.low,

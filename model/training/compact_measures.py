@@ -60,13 +60,17 @@ def evaluations_of(
                 scored.labels(numbers),
                 calibrator,
                 threshold,
+                calibrated_on="val" in splits,
                 note=note,
             )
         )
     for name, numbers in _subgroups(scored).items():
         labels = scored.labels(numbers)
         score = scored.predicted.score[numbers]
-        rows.append(evaluate(name, score, labels, calibrator, threshold, note=USED_VAL))
+        figures = evaluate(
+            name, score, labels, calibrator, threshold, calibrated_on=True, note=USED_VAL
+        )
+        rows.append(figures)
     return tuple(rows)
 
 

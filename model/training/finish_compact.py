@@ -6,7 +6,6 @@ Run: ``python -m model.training.finish_compact --data ../shared/data/cxr --out r
 
 import argparse
 import copy
-import csv
 import json
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -20,6 +19,7 @@ from model.bundles import WEIGHTS, Bundle
 from model.calibration import fit_calibrator
 from model.eligibility import EligibilityRules
 from model.evaluation.discrimination import auc
+from model.evaluation.test_log import Look, log_looks
 from model.measured import Evaluation, Metrics
 from model.network import TriageNetwork, build_network
 from model.operating_points import operating_point, threshold_for_sensitivity
@@ -44,10 +44,6 @@ from model.training.triage_head import FittedHead, refit_triage_head
 
 NAME, VERSION = "chest_xray_compact", "1.1.0"
 SENSITIVITIES = {"sensitive": 0.90, "default": 0.75, "specific": 0.50}
-TEST_LOG_COLUMNS = (
-    *("date", "bundle", "weights_sha256", "cases", "abnormal", "not_abnormal"),
-    *("auc", "auc_low", "auc_high", "brier", "ece", "commit"),
-)
 HELD_OUT = ("val", "test")
 
 
@@ -155,46 +151,32 @@ def _predict(network: TriageNetwork, cases: list[Case], spec: PreprocessingSpec)
 def _log_test(
     path: Path, bundle: Bundle, evaluations: tuple[Evaluation, ...], thumbnail_auc: float
 ) -> None:
-    """Append one line for each evaluation that has looked at test cases, the baseline's too."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    is_new = not path.exists()
+    """Log each evaluation that has looked at test cases, and the baseline's on the headline's."""
     headline = next(row for row in evaluations if row.name == HEADLINE)
-    baseline = Evaluation(
-        name=HEADLINE,
-        abnormal=headline.abnormal,
-        not_abnormal=headline.not_abnormal,
-        held_out=True,
-        auc=thumbnail_auc,
+    looks = [_look(bundle, row) for row in evaluations if "test" in row.name]
+    of_thumbnails = _look(bundle, headline)._replace(
+        model="thumbnails 32x32", sha256="", measured={"auc": thumbnail_auc}
     )
-    with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, TEST_LOG_COLUMNS, lineterminator="\n")
-        if is_new:
-            writer.writeheader()
-        for row in evaluations:
-            if "test" in row.name:
-                writer.writerow(_log_row(bundle, row))
-        of_thumbnails = {"bundle": "thumbnails 32x32", "weights_sha256": ""}
-        writer.writerow(_log_row(bundle, baseline) | of_thumbnails)
+    log_looks(path, *looks, of_thumbnails)
 
 
-def _log_row(bundle: Bundle, row: Evaluation) -> dict[str, object]:
-    figures = {
-        "auc": row.auc,
-        "auc_low": row.auc_low,
-        "auc_high": row.auc_high,
-        "brier": row.brier,
-        "ece": row.expected_calibration_error,
-    }
-    return {
-        "date": datetime.now(UTC).date(),
-        "bundle": f"{bundle.name}-{bundle.version}",
-        "weights_sha256": bundle.files[WEIGHTS][:16],
-        "cases": row.name,
-        "abnormal": row.abnormal,
-        "not_abnormal": row.not_abnormal,
-        **{name: "" if value is None else f"{value:.4f}" for name, value in figures.items()},
-        "commit": bundle.training["commit"],
-    }
+def _look(bundle: Bundle, row: Evaluation) -> Look:
+    return Look(
+        job="compact",
+        model=f"{bundle.name}-{bundle.version}",
+        sha256=bundle.files[WEIGHTS],
+        cases=row.name,
+        abnormal=row.abnormal,
+        not_abnormal=row.not_abnormal,
+        commit=str(bundle.training["commit"]),
+        measured={
+            "auc": row.auc,
+            "auc_low": row.auc_low,
+            "auc_high": row.auc_high,
+            "brier": row.brier,
+            "ece": row.expected_calibration_error,
+        },
+    )
 
 
 def main() -> None:

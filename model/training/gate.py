@@ -2,7 +2,8 @@
 
 Leaves ``gate.safetensors`` and ``gate.json`` (limits and measured rates), which
 ``model.training.gate_packing`` puts into a bundle, ``run.json``, and the glances, so that a second
-start with the same seed goes faster. About five minutes on one core; ``--test`` then measures.
+start with the same seed, data and code goes faster. About five minutes on one core; ``--test``
+then measures, which is a look at test and logged.
 """
 
 import argparse
@@ -14,10 +15,11 @@ import cv2
 import numpy as np
 import torch
 
+from model.checkpoint_files import file_sha256
 from model.gate import GATE, Gate, GateSpec, Kind, load_gate
 from model.training.gate_fit import GateConfig, choose_limits, fit_gate
-from model.training.gate_rates import describe_all, measure_parts
-from model.training.gate_set import Part, gate_parts
+from model.training.gate_rates import describe_all, log_gate_look, measure_parts
+from model.training.gate_set import Part, gate_parts, parts_key
 from model.training.run_record import write_run_record
 
 SPEC = "gate.json"
@@ -59,10 +61,11 @@ def read_trained_gate(folder: Path) -> Gate:
 
 
 def load_parts(data: Path, cache: Path, seed: int) -> list[Part]:
-    """Make the parts, or read them from an earlier start with the same seed."""
+    """Make the parts, or read them from an earlier start with the same seed, data and code."""
+    key = parts_key(data, seed)
     if cache.exists():
         with np.load(cache) as kept:
-            if str(kept["seed"]) == str(seed):
+            if "key" in kept and str(kept["key"]) == key:
                 rows = [str(row).split("|") for row in kept["rows"]]
                 return [
                     Part(split, name, Kind[kind], kept[str(number)])
@@ -74,7 +77,7 @@ def load_parts(data: Path, cache: Path, seed: int) -> list[Part]:
         _say(f"{part.split:6s}{len(part.images):5d}  {part.name}")
     arrays = {str(number): part.images for number, part in enumerate(parts)}
     rows = np.array([f"{part.split}|{part.name}|{part.kind.name}" for part in parts])
-    np.savez_compressed(cache, rows=rows, seed=np.array(seed), **arrays)  # pyright: ignore[reportArgumentType]
+    np.savez_compressed(cache, rows=rows, key=np.array(key), **arrays)  # pyright: ignore[reportArgumentType]
     return parts
 
 
@@ -103,12 +106,16 @@ def main() -> None:
     parser.add_argument(
         "--test", action="store_true", help="train nothing; measure what was trained on test"
     )
+    parser.add_argument("--test-log", type=Path, default=Path("docs/test_log.csv"))
     given = parser.parse_args()
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     if given.test:
         parts = load_parts(given.data, given.out / GLANCES, given.seed)
-        measure(read_trained_gate(given.out), parts, "test", given.out)
+        gate = measure(read_trained_gate(given.out), parts, "test", given.out)
+        log_gate_look(
+            given.test_log, gate.spec.measured, "gate", "gate", file_sha256(given.out / GATE)
+        )
     else:
         train_gate(given.data, given.out, GateConfig(seed=given.seed))
 

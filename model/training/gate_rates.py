@@ -2,14 +2,17 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from model.evaluation.test_log import Look, log_looks
 from model.gate import CHEST_REFUSAL, Gate, Kind, RefusalRate, Sight
 from model.gate_features import describe
 from model.operating_points import lower_bound
 from model.training.gate_set import Part
+from model.training.run_record import commit_of_code
 
 CHESTS = (Kind.ADULT, Kind.CHILD)
 
@@ -72,6 +75,19 @@ def count_refusals(
     found = [gate.judge(sight, stated=stated, age_unknown=age_unknown) for sight in sights]
     reasons = Counter(reason.removeprefix(f"{CHEST_REFUSAL}: ") for reason in found if reason)
     return refusal_rate(name, len(found), reasons)
+
+
+def log_gate_look(
+    test_log: Path, rates: Sequence[RefusalRate], job: str, model: str, sha256: str
+) -> None:
+    """Log that a gate looked at test: what it refused of the adults, and of all that is no chest.
+
+    ``sha256`` is that of the bundle, or of the gate alone where there is no bundle yet.
+    """
+    told = [rate for rate in rates if rate.name.startswith("test: all")]
+    figures = "; ".join(f"{rate.name[6:]}: {rate.refused} of {rate.n} refused" for rate in told)
+    look = Look(job, model, sha256, "test radiographs", None, None, commit_of_code())
+    log_looks(test_log, look._replace(figures=figures))
 
 
 def refusal_rate(name: str, n: int, reasons: Counter[str]) -> RefusalRate:

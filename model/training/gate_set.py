@@ -4,6 +4,8 @@ Patients and volumes never cross splits: radiographs keep theirs, volume P001 is
 slices are also the series under ``dicom/``), and ``gate_nonsense.UNSEEN_KINDS`` are in test alone.
 """
 
+import hashlib
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -12,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.pixels import read_image_file
+from model import gate_features
 from model.gate import Kind
 from model.gate_features import glance
 from model.training import gate_nonsense, gate_variants
@@ -22,6 +25,23 @@ TEST_VOLUMES = ("P001",)
 VARIANTS = 1
 
 Image = NDArray[np.float32]
+
+
+# What a glance at a part depends on, beside the data and the seed.
+_CODE = (gate_nonsense, gate_variants, gate_features, sys.modules[__name__])
+
+
+def parts_key(data: Path, seed: int) -> str:
+    """Fingerprint what the parts are made of: seed, files by name, size and change, and code."""
+    digest = hashlib.sha256(f"{seed}\n".encode())
+    for module in _CODE:
+        digest.update(Path(str(module.__file__)).read_bytes())
+    for path in sorted(path for of in ("cxr", "ct", "wsi") for path in (data / of).rglob("*")):
+        if path.is_file():
+            state = path.stat()
+            line = f"{path.relative_to(data)} {state.st_size} {state.st_mtime_ns}\n"
+            digest.update(line.encode())
+    return digest.hexdigest()
 
 
 class Part(NamedTuple):

@@ -19,6 +19,7 @@ from model.evaluation.localisation_picture import (
 )
 from model.evaluation.localisation_table import LocalisationReport, localisation_report
 from model.evaluation.localisation_text import localisation_text
+from model.evaluation.test_log import Look, log_looks
 from model.preprocessing import resize_and_stretch
 from model.training.ablation_features import encode_stages
 from model.training.ablation_fit import FitConfig, scale_of
@@ -29,7 +30,7 @@ from model.training.localisation_methods import (
     own_maps,
     shown_additive,
 )
-from model.training.run_record import write_run_record
+from model.training.run_record import commit_of_code, write_run_record
 
 REFERENCE = "bundle_insight"
 RESULT, TABLE, PICTURE = "localisation.json", "localisation.md", "maps.png"
@@ -72,8 +73,11 @@ def localise(
     fit: FitConfig | None = None,
     device: str = "auto",
     say: Say = lambda _: None,
+    test_log: Path | None = None,
 ) -> LocaliseResult:
     """Measure, and write JSON, table, picture and run record into ``out``.
+
+    Boxes on images of test are a look at test, and logged where ``test_log`` says.
 
     Raises:
         BundleError: the bundle has no heads.
@@ -112,6 +116,8 @@ def localise(
         additive_error=features.additive_error,
         report=localisation_report({**methods, **controls}, cases, REFERENCE),
     )
+    if test_log is not None and result.splits.get("test"):
+        log_looks(test_log, _look(result))
     (out / RESULT).write_text(result.model_dump_json(indent=2) + "\n")
     (out / TABLE).write_text(localise_text(result))
     columns = {
@@ -129,6 +135,21 @@ def localise(
     )
     write_picture(picture, out / PICTURE)
     return result
+
+
+def _look(result: LocaliseResult) -> Look:
+    own = next(row for row in result.report.methods if row.name == REFERENCE)
+    return Look(
+        job="localise",
+        model=result.config.bundle,
+        sha256=result.config.bundle_sha256,
+        cases=f"{result.splits['test']} lesion boxes on images of test",
+        abnormal=None,
+        not_abnormal=None,
+        commit=commit_of_code(),
+        figures=f"over all {sum(result.splits.values())} boxes: hit {own.hit.value:.4f}, "
+        f"pixel AUC {own.pixel_auc.value:.4f}",
+    )
 
 
 def left_out(bundle: Bundle, images: list[BoxedImage]) -> str:

@@ -1,6 +1,7 @@
 """What a bundle says of the images of a manifest."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -52,7 +53,11 @@ def predict_rows(
         None if calibrator is None else np.array([calibrator.calibrate(one) for one in scores])
     )
     name = f"{bundle.name}-{bundle.version}"
-    return table_of(rows, np.array(scores), probabilities, name=name, sha256=bundle.sha256)
+    table = table_of(rows, np.array(scores), probabilities, name=name, sha256=bundle.sha256)
+    silent = np.array([bundle.abstains(one) for one in scores])
+    return replace(
+        table, bundle_sha256=bundle.sha256, abstained=silent if bundle.may_abstain else None
+    )
 
 
 def table_of(

@@ -19,6 +19,7 @@ from torch import nn
 from common.errors import TrainingDataError
 from model.bundles import Bundle
 from model.evaluation.discrimination import auc_interval
+from model.evaluation.test_log import Look, log_looks
 from model.insight import InsightHead, StreamedSmoothMax, alpha_for, insight_loss
 from model.pipelines import load_encoder
 from model.slide.network import SlideNetwork
@@ -73,10 +74,13 @@ def train_slides(
     *,
     device: torch.device,
     made_of: str = "slides of the manifest",
+    test_log: Path | None = None,
 ) -> Bundle:
     """Encode, train, choose the epoch on val, write the bundle and ``result.json``.
 
-    Stopped and started again it goes on after the last finished epoch, to the same result.
+    Stopped and started again it goes on after the last finished epoch, to the same result. Where
+    the manifest has slides of test, they are looked at once the run is over, and ``test_log`` says
+    where that is logged; None: nowhere, for slides that were made up.
 
     Raises:
         TrainingDataError: a slide cannot be used, or train or val lack a class.
@@ -111,7 +115,7 @@ def train_slides(
     _fit(network.insight, cases, folder, training, device)
     result = _evaluate(network.insight, cases, device)
     (folder / RESULT).write_text(json.dumps(result, indent=2) + "\n")
-    return write_slide_bundle(
+    written = write_slide_bundle(
         folder / "bundle",
         network,
         encoder=encoder_bundle.encoder,
@@ -121,6 +125,22 @@ def train_slides(
         licence=encoder_bundle.licence,
         training=record,
         card=_card(encoder_bundle, made_of, result),
+    )
+    if test_log is not None and "test" in result:
+        log_looks(test_log, _look(written, result["test"], made_of))
+    return written
+
+
+def _look(bundle: Bundle, row: dict[str, Any], made_of: str) -> Look:
+    return Look(
+        job="slide",
+        model=f"{bundle.name}-{bundle.version}",
+        sha256=bundle.sha256,
+        cases=f"test: {made_of}",
+        abnormal=row["positives"],
+        not_abnormal=row["negatives"],
+        commit=str(bundle.training["commit"]),
+        measured={"auc": row["auc"], "auc_low": row["low"], "auc_high": row["high"]},
     )
 
 

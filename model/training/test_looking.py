@@ -15,7 +15,7 @@ def look_at_tables(paths: Sequence[Path], test_log: Path, data: str) -> list[str
         TrainingDataError: a table has no row of test.
     """
     report = evaluate_tables([read_predictions(path) for path in paths], "test", {})
-    log_test(test_log, report, data)
+    log_test(test_log, report, data, job="transfer")
     lines = []
     for model in report.models:
         area = model.overall.auc

@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from firstread.cli import app
+from model.bundles import read_bundle
 from model.evaluation.discrimination import auc, paired_auc_difference
 from model.evaluation.prediction_table import (
     PredictionTable,
@@ -18,8 +20,10 @@ from model.evaluation.prediction_table import (
     write_predictions,
 )
 from model.evaluation.strata import age_band
+from model.evaluation.test_log import COLUMNS, Look, log_looks
+from model.measured import Metrics
 from tests.blob_manifest import write_blob_manifest
-from tests.small_bundle import write_small_bundle
+from tests.small_bundle import EVALUATION, write_small_bundle
 
 
 def made_up(name: str, noise: float, n: int = 120, *, test: int = 20) -> PredictionTable:
@@ -145,6 +149,77 @@ def test_a_bundle_predicts_the_images_of_a_manifest_at_its_own_operating_points(
     assert [one["threshold"] for one in model["overall"]["operating_points"]] == [0.5]
 
 
+def test_a_look_at_test_completes_a_calibrated_bundle_and_a_val_of_any_size_does_not(
+    tmp_path: Path,
+) -> None:
+    manifest = write_blob_manifest(tmp_path / "blobs", train=2, val=2, test=200)
+    on_val = EVALUATION.model_copy(update={"calibrated_on": True})
+    start = write_small_bundle(tmp_path / "small", metrics=Metrics(evaluations=(on_val,)))
+    assert [part[:10] for part in start.missing()] == ["evaluation"]
+    command = [
+        "--bundle",
+        start.folder,
+        "--manifest",
+        manifest.path,
+        "--complete",
+        tmp_path / "new",
+    ]
+    command += ["--out", tmp_path / "report", "--test-log", tmp_path / "log.csv"]
+
+    refused = evaluate(*command)
+    done = evaluate(*command, "--look-at-test")
+
+    assert refused.exit_code == 2
+    assert "--complete needs --look-at-test" in refused.output
+    assert done.exit_code == 0, done.output
+    bundle = read_bundle(tmp_path / "new")
+    assert bundle.missing() == []
+    assert bundle.version == "0.0.2"
+    assert bundle.files["weights.safetensors"] == start.files["weights.safetensors"]
+    row = bundle.metrics.evaluations[-1]
+    assert (row.name, row.abnormal, row.not_abnormal) == ("manifest test", 100, 100)
+    assert row.untouched
+    assert "nobody has compared their patients" in row.note
+    assert "## Evaluation of" in (tmp_path / "new" / "card.md").read_text()
+    assert len((tmp_path / "log.csv").read_text().splitlines()) == 2
+
+
+def test_a_bundle_that_may_abstain_is_measured_with_its_silences(tmp_path: Path) -> None:
+    manifest = write_blob_manifest(tmp_path / "blobs", train=2, val=40)
+    plain = write_small_bundle(tmp_path / "plain")
+    silent = write_small_bundle(tmp_path / "silent", name="silent", abstain_between=(0.0, 0.999))
+
+    done = evaluate(
+        *("--bundle", plain.folder, "--bundle", silent.folder, "--manifest", manifest.path),
+        *("--out", tmp_path / "report"),
+    )
+
+    assert done.exit_code == 0, done.output
+    models = json.loads((tmp_path / "report" / "report.json").read_text())["models"]
+    (always,), (never,) = (one["overall"]["operating_points"] for one in models)
+    assert always["abstained"] == 0.0
+    assert always["sensitivity"]["value"] + always["specificity"]["value"] > 0
+    assert (never["abstained"], never["flag_rate"]) == (1.0, 0.0)
+    assert never["sensitivity"]["value"] == never["specificity"]["value"] == 0.0
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert "neither flagged nor cleared" in page
+
+
+def test_an_old_log_of_looks_takes_the_new_columns_and_keeps_its_lines(tmp_path: Path) -> None:
+    log = tmp_path / "test_log.csv"
+    old = "2026-11-22,a,0123,cases,1,2,0.5,0.4,0.6,,,abc"
+    log.write_text(f"{','.join(COLUMNS[:12])}\n{old}\n")
+
+    log_looks(log, Look("localise", "b", "f" * 64, "4 boxes", None, None, "def", figures="hit 0.2"))
+
+    assert log.read_text().splitlines()[1] == old
+    with log.open(newline="") as file:
+        first, second = csv.DictReader(file)
+    assert (first["commit"], first["job"]) == ("abc", None)
+    assert (second["job"], second["figures"], second["auc"]) == ("localise", "hit 0.2", "")
+    assert second["weights_sha256"] == "f" * 16
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
@@ -186,6 +261,8 @@ def test_tables_are_brought_to_the_images_that_both_hold() -> None:
 
 def test_a_table_reads_back_as_it_was_written(tmp_path: Path) -> None:
     table = made_up("table", 0.2)
+    silent = np.arange(120) % 3 == 0
+    table = replace(table, bundle_sha256="ab12", abstained=silent)
     write_predictions(tmp_path / "table.csv", table)
 
     again = read_predictions(tmp_path / "table.csv")
@@ -195,6 +272,10 @@ def test_a_table_reads_back_as_it_was_written(tmp_path: Path) -> None:
     assert again.probabilities is not None
     assert table.probabilities is not None
     assert np.array_equal(again.probabilities, table.probabilities)
+    assert again.bundle_sha256 == "ab12"
+    assert again.abstained is not None
+    assert np.array_equal(again.abstained, silent)
+    assert again.columns.keys() == table.columns.keys()
 
 
 @pytest.mark.parametrize(

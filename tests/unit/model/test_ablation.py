@@ -92,9 +92,13 @@ def test_localise_says_that_a_bundle_without_a_record_is_in_sample(folder: Path)
         folder,
         *("localise", "--bundle", str(folder / "bundle"), "--boxes", str(folder / "boxes.csv")),
         *("--out", str(out), "--seeds", "1", "--steps", "2"),
+        *("--test-log", str(folder / "test_log.csv")),
     )
 
     assert "take these figures as in-sample" in text
+    _, look = (folder / "test_log.csv").read_text().splitlines()  # one box is on a test image
+    assert ",1 lesion boxes on images of test," in look
+    assert ",localise,over all 4 boxes: hit " in look.replace('"', "")
     assert json.loads((out / "localisation.json").read_text())["report"]["boxes"] == 4
 
 

@@ -16,6 +16,11 @@ from model.bundles import Bundle, find_bundles, read_bundle
 from model.measured import Metrics
 from tests.small_bundle import CALIBRATOR, EVALUATION, write_small_bundle
 
+EVALUATED = "evaluation on 100 cases per class, unseen by training and calibration"
+CALIBRATED_ON = {"calibrated_on": True}
+# As bundles before 1.1.1 say it: the note alone.
+BEFORE_RECORDED = {"calibrated_on": None, "note": "val also set calibration and thresholds"}
+
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Bundle:
@@ -84,14 +89,22 @@ def test_the_same_bundle_has_the_same_hash_in_another_folder(
         ({"calibrator": None}, "calibrator"),
         ({"operating_points": ()}, "operating points"),
         ({"default_operating_point": "none"}, "default operating point"),
-        ({"metrics": Metrics()}, "evaluation on 100 cases per class"),
+        ({"metrics": Metrics()}, EVALUATED),
         (
             {"metrics": Metrics(evaluations=(EVALUATION.model_copy(update={"abnormal": 99}),))},
-            "evaluation on 100 cases per class",
+            EVALUATED,
         ),
         (
             {"metrics": Metrics(evaluations=(EVALUATION.model_copy(update={"held_out": False}),))},
-            "evaluation on 100 cases per class",
+            EVALUATED,
+        ),
+        (
+            {"metrics": Metrics(evaluations=(EVALUATION.model_copy(update=CALIBRATED_ON),))},
+            EVALUATED,
+        ),
+        (
+            {"metrics": Metrics(evaluations=(EVALUATION.model_copy(update=BEFORE_RECORDED),))},
+            EVALUATED,
         ),
     ],
 )

@@ -83,7 +83,7 @@ def test_a_bundle_without_head_says_what_it_lacks_and_what_to_do(bundle: Bundle)
         "calibrator",
         "operating points",
         "default operating point",
-        "evaluation on 100 cases per class",
+        "evaluation on 100 cases per class, unseen by training and calibration",
     ]
     with pytest.raises(BundleError, match="firstread train"):
         load_pipeline(bundle, "cpu")

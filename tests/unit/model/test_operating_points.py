@@ -54,6 +54,29 @@ def test_an_operating_point_counts_each_class_apart() -> None:
     assert point.flag_rate == pytest.approx(3 / 5)
 
 
+def test_a_case_without_an_opinion_is_neither_flagged_nor_cleared() -> None:
+    p, labels = [0.1, 0.6, 0.7, 0.2, 0.9], [0, 0, 1, 1, 1]
+
+    point = operating_point("one", 0.5, p, labels, "made up", [True, False, True, False, False])
+
+    assert point.sensitivity.value == pytest.approx(1 / 3)  # 0.9 alone
+    assert point.specificity.value == 0.0  # 0.1 would have been cleared
+    assert point.flag_rate == pytest.approx(2 / 5)
+    assert point.abstained == pytest.approx(2 / 5)
+
+
+def test_a_threshold_makes_up_for_the_abnormal_that_get_no_opinion() -> None:
+    p, labels = np.linspace(0.05, 0.95, 20), np.arange(20) >= 10
+    silent = np.isin(np.arange(20), [14, 15])
+
+    threshold = threshold_for_sensitivity(p, labels, 0.7, silent)
+
+    assert operating_point("x", threshold, p, labels, "", silent).sensitivity.value == 0.7
+    assert threshold < threshold_for_sensitivity(p, labels, 0.7)
+    with pytest.raises(TrainingDataError, match=r"2 of 10 abnormal.*at most 0.8"):
+        threshold_for_sensitivity(p, labels, 0.9, silent)
+
+
 def test_a_sensitivity_without_abnormal_cases_is_refused() -> None:
     with pytest.raises(ValueError, match="abnormal"):
         threshold_for_sensitivity([0.1, 0.2], [0, 0], 0.9)

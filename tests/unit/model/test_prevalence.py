@@ -96,18 +96,19 @@ def test_a_corrected_bundle_says_so_and_changes_no_outcome(tmp_path: Path) -> No
     assert corrected.sha256 != plain.sha256
 
 
-def scores_file(path: Path, prevalence: float, n: int) -> Path:
+def scores_file(path: Path, prevalence: float, n: int, bundle: Path) -> Path:
     """Write scores that the small bundle's calibrator reads as true at even shares."""
     p = unlabelled(prevalence, n, 5)
-    lines = ["file,label,group,split,score,probability"]
-    lines += [f"{i}.png,0,p{i},,{CALIBRATOR.score_at(float(q))}," for i, q in enumerate(p)]
+    lines = ["file,label,group,split,score,probability,bundle_sha256"]
+    by = read_bundle(bundle).sha256
+    lines += [f"{i}.png,0,p{i},,{CALIBRATOR.score_at(float(q))},,{by}" for i, q in enumerate(p)]
     path.write_text("\n".join(lines) + "\n")
     return path
 
 
 def test_the_commands_propose_a_share_and_write_a_bundle_that_holds_it(tmp_path: Path) -> None:
     folder = write_small_bundle(tmp_path / "small").folder
-    scores = scores_file(tmp_path / "scores.csv", 0.2, 1500)
+    scores = scores_file(tmp_path / "scores.csv", 0.2, 1500, folder)
     group = ["train", "prevalence"]
     proposed = CliRunner().invoke(
         app, [*group, "propose", "--bundle", str(folder), "--predictions", str(scores)]
@@ -117,6 +118,12 @@ def test_the_commands_propose_a_share_and_write_a_bundle_that_holds_it(tmp_path:
     assert found is not None
     assert float(found[2]) < 0.2 < float(found[3])
     assert "1500 images of 1500 patients" in proposed.stdout
+    other = write_small_bundle(tmp_path / "other", intended_use="other tests").folder
+    refused = CliRunner().invoke(
+        app, [*group, "propose", "--bundle", str(other), "--predictions", str(scores)]
+    )
+    assert refused.exit_code == 2
+    assert "scores of another bundle" in refused.stderr
 
     command = [*group, "set", "--bundle", str(folder), "--out", str(tmp_path / "site")]
     written = CliRunner().invoke(app, [*command, "--prevalence", "0.2", "--source", "500 reports"])
@@ -133,7 +140,7 @@ def test_the_commands_propose_a_share_and_write_a_bundle_that_holds_it(tmp_path:
 
 def test_few_scores_propose_nothing(tmp_path: Path) -> None:
     folder = write_small_bundle(tmp_path / "small").folder
-    scores = scores_file(tmp_path / "scores.csv", 0.2, 20)
+    scores = scores_file(tmp_path / "scores.csv", 0.2, 20, folder)
     result = CliRunner().invoke(
         app,
         ["train", "prevalence", "propose", "--bundle", str(folder), "--predictions", str(scores)],

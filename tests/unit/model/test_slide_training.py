@@ -44,18 +44,27 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
     return write_manifest(folder / "slides.csv", rows)
 
 
-def train(manifest: Manifest, encoder: Bundle, folder: Path, training: SlideTraining) -> Bundle:
+def train(
+    manifest: Manifest,
+    encoder: Bundle,
+    folder: Path,
+    training: SlideTraining,
+    test_log: Path | None = None,
+) -> Bundle:
     torch.set_num_threads(1)
-    return train_slides(manifest, encoder, folder, training, device=choose_device("cpu"))
+    device = choose_device("cpu")
+    return train_slides(manifest, encoder, folder, training, device=device, test_log=test_log)
 
 
 def test_one_label_a_slide_teaches_what_and_where(
     manifest: Manifest, encoder: Bundle, tmp_path: Path
 ) -> None:
-    bundle = train(manifest, encoder, tmp_path, TRAINING)
+    bundle = train(manifest, encoder, tmp_path, TRAINING, tmp_path / "test_log.csv")
 
     result = json.loads((tmp_path / "result.json").read_text())
     assert result["test"]["auc"] > 0.9
+    _, look = (tmp_path / "test_log.csv").read_text().splitlines()
+    assert f"test: slides of the manifest,3,3,{result['test']['auc']:.4f}" in look
     assert "calibrator" in bundle.missing()
     assert "Not for clinical use" in (bundle.folder / "card.md").read_text()
     assert bundle.training["data"]["manifest_fingerprint"] == manifest.fingerprint
