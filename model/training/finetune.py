@@ -20,6 +20,7 @@ from model.evaluation.discrimination import auc, auc_interval
 from model.evaluation.prediction_table import PredictionTable, write_predictions
 from model.training.candidate import write_candidate
 from model.training.feature_encoding import read_input
+from model.training.feature_store import write_whole
 from model.training.finetune_images import (
     AUGMENTATIONS,
     FinetuneImages,
@@ -137,7 +138,7 @@ def write_result(out: Path, table: PredictionTable, further: dict[str, object]) 
     """Write the figures on val."""
     area = auc_interval(table.labels, table.scores)
     figures = {"val_auc": area.auc, "val_auc_low": area.low, "val_auc_high": area.high}
-    (out / RESULT).write_text(json.dumps({**figures, **further}, indent=2) + "\n")
+    write_whole(out / RESULT, (json.dumps({**figures, **further}, indent=2) + "\n").encode())
 
 
 class _Watch:
@@ -175,7 +176,7 @@ class _Watch:
             "val_insight_auc": auc(self._labels, places),
         }
         self.epochs[str(epoch)] = figures
-        self._path.write_text(json.dumps(self.epochs, indent=2) + "\n")
+        write_whole(self._path, (json.dumps(self.epochs, indent=2) + "\n").encode())
         said = ", ".join(f"{name} {value:.4f}" for name, value in figures.items())
         self._say(f"epoch {epoch}: {said}")
 

@@ -87,7 +87,7 @@ def fit(model: nn.Module, chunks: Chunks, config: FitConfig, around: Fit) -> nn.
     """Fit ``model``, whose forward pass gives the loss of a chunk; return its average.
 
     Resumes from ``around.folder`` if it holds a checkpoint. ``around.measure`` sees the averaged
-    model after each epoch, on the first process only.
+    model after each epoch, on the first process only; after a stop it may see the same again.
 
     Raises:
         ConfigurationError: the batch cannot be cut evenly, or there are too few rows.
@@ -119,15 +119,17 @@ def fit(model: nn.Module, chunks: Chunks, config: FitConfig, around: Fit) -> nn.
         losses.append(loss)
         ends_epoch = progress.step % steps_per_epoch == 0
         if processes.rank == 0:
-            if ends_epoch or progress.step % config.save_every == 0:
-                write_checkpoint(around.folder, models, optimizer, progress)
             if ends_epoch or progress.step % 10 == 0:
                 seen = (progress.step - first_step) * config.batch_size
                 rate = f"{seen / (time.monotonic() - started):.1f} images/s"
                 around.say(f"step {progress.step} of {steps}: loss {np.mean(losses):.4f}, {rate}")
                 losses.clear()
+            # Measured first: a run that is stopped in between measures this epoch again, and one
+            # that goes on after the checkpoint has it.
             if ends_epoch:
                 around.measure(average, progress.step // steps_per_epoch)
+            if ends_epoch or progress.step % config.save_every == 0:
+                write_checkpoint(around.folder, models, optimizer, progress)
         if ends_epoch:
             processes.wait()
     return average

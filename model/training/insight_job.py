@@ -22,7 +22,7 @@ from model.evaluation.prediction_table import write_predictions
 from model.insight import InsightHead, insight_loss
 from model.network import PROBABILITY_EPS
 from model.training.candidate import write_candidate
-from model.training.feature_store import FeatureStore
+from model.training.feature_store import FeatureStore, write_whole
 from model.training.finetune import (
     CHECKPOINT,
     EPOCHS,
@@ -214,7 +214,7 @@ class _Watch:
     def __call__(self, model: nn.Module, epoch: int) -> None:
         found = _probabilities(self._store, self._rows, _head(model), self._device)
         self.epochs[str(epoch)] = auc(self._store.labels[self._rows], found)
-        self._path.write_text(json.dumps(self.epochs, indent=2) + "\n")
+        write_whole(self._path, (json.dumps(self.epochs, indent=2) + "\n").encode())
         self._say(f"epoch {epoch}: INSIGHT's val AUC {self.epochs[str(epoch)]:.4f}")
 
 

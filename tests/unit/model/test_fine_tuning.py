@@ -114,6 +114,32 @@ def test_a_run_stopped_between_checkpoints_ends_bit_equal_to_one_that_was_not(
     assert not torch.equal(whole["layers.2.weight"], Line().state_dict()["layers.2.weight"])
 
 
+def test_a_run_stopped_at_the_end_of_an_epoch_measures_every_epoch_and_ends_the_same(
+    tmp_path: Path,
+) -> None:
+    config = FitConfig(epochs=3, batch_size=8, chunk_size=4, learning_rate=0.03, save_every=5)
+    measured: list[tuple[int, float]] = []
+
+    def run(folder: str, stop_in: int | None = None) -> None:
+        def measure(model: nn.Module, epoch: int) -> None:
+            if epoch == stop_in:
+                raise KeyboardInterrupt
+            weights = [float(p.detach().double().sum()) for p in model.parameters()]
+            measured.append((epoch, sum(weights)))
+
+        fit(Line(), Points(), config, Fit(tmp_path / folder, ALONE, CPU, measure))
+
+    run("whole")
+    whole = measured.copy()
+    measured.clear()
+    with pytest.raises(KeyboardInterrupt):
+        run("stopped", stop_in=2)
+    run("stopped")
+
+    assert [epoch for epoch, _ in whole] == [1, 2, 3]
+    assert measured == whole
+
+
 def test_a_fine_tuned_network_is_bit_equal_after_a_stop(
     manifest: Manifest, start: Bundle, tmp_path: Path
 ) -> None:
