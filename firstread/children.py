@@ -53,7 +53,7 @@ class Child:
             self.user or "-",
             *self.command,
         ]
-        with self.log_path.open("ab") as log:
+        with open(self.log_path, "ab", opener=_private) as log:
             self.log_start = log.tell()
             self.process = subprocess.Popen(
                 wrapped,
@@ -123,6 +123,10 @@ class Child:
                 return "\n".join(log.read().decode(errors="replace").splitlines()[-count:])
         except FileNotFoundError:
             return ""
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def remember(path: Path, children: Iterable[Child]) -> None:

@@ -2,7 +2,8 @@
 
 HOME/postgres/             data of Postgres; the one thing here besides the archive to back up
 HOME/run/credentials.json  passwords (0600); lost, they are made anew at the next start
-HOME/run/endpoints.json    addresses for the services (0600); there while the servers run
+HOME/run/endpoints.json    addresses for the owner's commands (0600); there while the servers run
+HOME/run/SERVICE.url       the database's address for one service's own login (0600), likewise
 HOME/run/postgres, redis/  their sockets, in folders that only their account can enter
 """
 
@@ -22,6 +23,7 @@ from common.errors import ConfigurationError
 from common.settings import Settings
 from firstread.accounts import let_pass, server_account
 from firstread.children import Child
+from firstread.logins import GROUPS, OWNER, address_file, derived, login
 from firstread.postgres_server import DATABASE, PostgresServer
 from firstread.redis_server import RedisServer
 
@@ -34,6 +36,7 @@ class Credentials(NamedTuple):
 
     superuser_password: str
     database_password: str
+    service_password: str  # what each service's own is derived from
     broker_password: str
 
 
@@ -83,10 +86,13 @@ class EmbeddedServers:
             )
             self.postgres.prepare(credentials.superuser_password, password_is_new=made)
             self.postgres.child.start()
-            endpoints["database_url"] = (
-                f"postgresql+psycopg://{DATABASE}:{credentials.database_password}@/{DATABASE}"
-                f"?host={_quoted(self.postgres.sockets)}"
-            )
+            endpoints["database_url"] = self._database_url(OWNER, credentials.database_password)
+            for service in GROUPS:
+                password = derived(credentials.service_password, login(service))
+                write_private(
+                    address_file(self.run_folder, service),
+                    self._database_url(login(service), password),
+                )
         if self.wants_broker:
             self.redis = RedisServer(sockets / "redis", logs / "redis.log", account, self.say)
             self.redis.prepare(credentials.broker_password)
@@ -96,7 +102,9 @@ class EmbeddedServers:
             )
         if self.postgres is not None:
             self.postgres.open_database(
-                credentials.superuser_password, credentials.database_password
+                credentials.superuser_password,
+                credentials.database_password,
+                credentials.service_password,
             )
         if self.redis is not None:
             self.redis.wait(credentials.broker_password)
@@ -105,6 +113,14 @@ class EmbeddedServers:
     def forget(self) -> None:
         """Take the addresses away once the servers are down."""
         self.settings.endpoints_file.unlink(missing_ok=True)
+        for service in GROUPS:
+            address_file(self.run_folder, service).unlink(missing_ok=True)
+
+    def _database_url(self, user: str, password: str) -> str:
+        if self.postgres is None:
+            raise ConfigurationError("there is no embedded database")
+        where = _quoted(self.postgres.sockets)
+        return f"postgresql+psycopg://{user}:{password}@/{DATABASE}?host={where}"
 
     def _credentials(self) -> tuple[Credentials, bool]:
         path = self.run_folder / "credentials.json"

@@ -7,6 +7,7 @@ from sqlalchemy.exc import DBAPIError
 
 from common.database import make_engine, make_sessions, storage_errors
 from common.errors import UnreachableError
+from common.grants import missing_roles
 from common.settings import Settings
 from firstread.waiting import wait_until
 
@@ -32,6 +33,7 @@ def migrate(settings: Settings, *, wait_s: float = 60) -> list[str]:
             if before == after
             else f"database migrated from {before or 'nothing'} to {after}"
         ]
+        done += _say_missing_roles(engine)
         from worker.registration import register_bundles
 
         with storage_errors(), make_sessions(engine).begin() as session:
@@ -42,6 +44,18 @@ def migrate(settings: Settings, *, wait_s: float = 60) -> list[str]:
     finally:
         engine.dispose()
     return done
+
+
+def _say_missing_roles(engine: Engine) -> list[str]:
+    with engine.connect() as connection:
+        missing = missing_roles(connection)
+    if not missing:
+        return []
+    statements = " ".join(f"CREATE ROLE {role} NOLOGIN;" for role in missing)
+    return [
+        "this account may not make the services' group roles, so nothing was granted to them: let "
+        f"a superuser run `{statements}` and migrate again (docs/operations.md, logins)"
+    ]
 
 
 def wait_for_database(engine: Engine, timeout_s: float) -> None:

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import psutil
 import psycopg
-from psycopg import sql
 
 from common.errors import ConfigurationError, UnreachableError
 from firstread.accounts import let_pass, make_readable, own_file, own_folder
 from firstread.children import Child
+from firstread.logins import make_logins
 from firstread.waiting import wait_until
 
 MAJOR = "18"
@@ -106,8 +106,8 @@ class PostgresServer:
         if password_is_new:
             self._reset_password(superuser_password)
 
-    def open_database(self, superuser_password: str, password: str) -> None:
-        """Wait for the server, then make our role and database where they are missing.
+    def open_database(self, superuser_password: str, password: str, service_password: str) -> None:
+        """Wait for the server, then make our roles and database where they are missing.
 
         Raises:
             UnreachableError: the server does not come up; the message holds the end of its log.
@@ -135,15 +135,7 @@ class PostgresServer:
         if connection is None:
             raise UnreachableError(f"Postgres is not up in 60 s:\n{self.child.last_lines()}")
         with connection:
-            role = sql.Identifier(DATABASE)
-            known = connection.execute("SELECT FROM pg_roles WHERE rolname = %s", [DATABASE])
-            verb = sql.SQL("ALTER ROLE") if known.fetchone() is not None else sql.SQL("CREATE ROLE")
-            connection.execute(
-                sql.SQL("{} {} LOGIN PASSWORD {}").format(verb, role, sql.Literal(password))
-            )
-            known = connection.execute("SELECT FROM pg_database WHERE datname = %s", [DATABASE])
-            if known.fetchone() is None:
-                connection.execute(sql.SQL("CREATE DATABASE {} OWNER {}").format(role, role))
+            make_logins(connection, DATABASE, password, service_password)
 
     def _initialise(self, superuser_password: str) -> None:
         half_made = self.data.with_name(self.data.name + ".new")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from common.settings import Settings
 from firstread.children import Child
+from firstread.logins import address_file
 
 REPOSITORY = Path(__file__).parent.parent
 START_S = 120  # a cold disk reads torch slowly
@@ -23,7 +24,7 @@ def service_children(settings: Settings, environment: Mapping[str, str]) -> list
             name=SERVICE_NAMES[command],
             command=[sys.executable, "-m", "firstread", command],
             log_path=settings.home / "logs" / f"{SERVICE_NAMES[command]}.log",
-            environment=environment,
+            environment={**_own_login(settings, SERVICE_NAMES[command]), **environment},
             folder=REPOSITORY,
             stop_s=seconds,
             death_signal=signal.SIGKILL,  # with the stack gone nobody would see one linger
@@ -38,6 +39,14 @@ SERVICE_NAMES = {
     "beat": "beat",
     "dashboard": "dashboard",
 }
+
+
+def _own_login(settings: Settings, service: str) -> dict[str, str]:
+    """Point a service at the embedded database under its own login; no secret in its variables."""
+    if settings.database_url is not None:
+        return {}
+    path = address_file(settings.endpoints_file.parent.resolve(), service)
+    return {"FIRSTREAD_DATABASE_URL_FILE": str(path)}
 
 
 def service_ready(name: str, settings: Settings, child: Child) -> bool:

@@ -28,6 +28,7 @@ def up() -> None:
     """
     from firstread.foreground import run_stack
 
+    _keep_files_private()
     raise typer.Exit(run_stack(get_settings()))
 
 
@@ -49,6 +50,7 @@ def demo(
     """
     from firstread.demo import run_demo
 
+    _keep_files_private()
     raise typer.Exit(
         run_demo(get_settings(), once=once, sources=source or [], count=count, seed=seed)
     )
@@ -58,6 +60,7 @@ def listen() -> None:
     """Run the listener alone: receive, make safe, register."""
     from dicom_listener.service import serve
 
+    _keep_files_private()
     serve(get_settings())
 
 
@@ -65,6 +68,7 @@ def work() -> None:
     """Run one worker alone; as many as wanted may run on one database."""
     from worker.service import work as run
 
+    _keep_files_private()
     raise typer.Exit(run(get_settings()))
 
 
@@ -72,6 +76,7 @@ def beat() -> None:
     """Run the clock of periodic upkeep; one is enough, two do no harm."""
     from worker.service import beat as run
 
+    _keep_files_private()
     raise typer.Exit(run(get_settings()))
 
 
@@ -110,3 +115,10 @@ def doctor() -> None:
         typer.echo(f"{finding.subject}: {finding.says}")
         problems += not finding.ok
     raise typer.Exit(1 if problems else 0)
+
+
+def _keep_files_private() -> None:
+    """Let nobody else read what this process writes, whatever the caller's umask."""
+    import os
+
+    os.umask(0o077)

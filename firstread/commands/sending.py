@@ -65,12 +65,15 @@ def simulate(
     ] = None,
 ) -> None:
     """Be a scanner: send phantoms of nobody, of every priority, some ineligible, some broken."""
+    import os
     import uuid
     from datetime import UTC, datetime
 
     from firstread.scanner.plans import plan_stream
     from firstread.scanner.simulation import Run
     from firstread.scanner.simulation import simulate as run
+
+    os.umask(0o077)  # what is kept of each study is its sender's alone
 
     settings = get_settings()
     run_id = uuid.uuid4().hex

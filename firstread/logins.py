@@ -1,0 +1,73 @@
+"""The embedded Postgres' own accounts: the owner, and a login for each service.
+
+Each service finds its address in HOME/run/SERVICE.url (0600), which the stack names to it alone.
+"""
+
+import hashlib
+import hmac
+from pathlib import Path
+
+import psycopg
+from psycopg import sql
+
+from common.grants import DASHBOARD, LISTENER, WORKER
+
+OWNER = "firstread"
+# A service's login is its group's name and this; beat is a worker that analyses nothing.
+SUFFIX = "_service"
+GROUPS = {"listener": LISTENER, "worker": WORKER, "beat": WORKER, "dashboard": DASHBOARD}
+
+
+def login(service: str) -> str:
+    """Name the login of a service."""
+    return GROUPS[service] + SUFFIX
+
+
+def address_file(run_folder: Path, service: str) -> Path:
+    """Say where a service finds its database's address."""
+    return run_folder / f"{service}.url"
+
+
+def make_logins(
+    connection: psycopg.Connection, database: str, owner_password: str, service_password: str
+) -> None:
+    """Make the owner, the group roles and the services' logins, as a superuser; safe to repeat."""
+    _login(connection, OWNER, owner_password)
+    for group in sorted(set(GROUPS.values())):
+        if not _known(connection, group):
+            connection.execute(sql.SQL("CREATE ROLE {} NOLOGIN").format(sql.Identifier(group)))
+        name = group + SUFFIX
+        _login(connection, name, derived(service_password, name))
+        connection.execute(
+            sql.SQL("GRANT {} TO {}").format(sql.Identifier(group), sql.Identifier(name))
+        )
+    known = connection.execute("SELECT FROM pg_database WHERE datname = %s", [database])
+    names = sql.Identifier(database), sql.Identifier(OWNER)
+    if known.fetchone() is None:
+        connection.execute(sql.SQL("CREATE DATABASE {} OWNER {}").format(*names))
+    connection.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(names[0]))
+    for group in sorted(set(GROUPS.values())):
+        connection.execute(
+            sql.SQL("GRANT CONNECT ON DATABASE {} TO {}").format(names[0], sql.Identifier(group))
+        )
+
+
+def derived(secret: str, name: str) -> str:
+    """Give each login a password of its own from one stored secret."""
+    return hmac.new(secret.encode(), name.encode(), hashlib.sha256).hexdigest()
+
+
+def _known(connection: psycopg.Connection, role: str) -> bool:
+    found = connection.execute("SELECT FROM pg_roles WHERE rolname = %s", [role])
+    return found.fetchone() is not None
+
+
+def _login(connection: psycopg.Connection, role: str, password: str) -> None:
+    """Make a login or renew its password; the server, and so its log, sees the verifier alone."""
+    verifier = connection.pgconn.encrypt_password(
+        password.encode(), role.encode(), b"scram-sha-256"
+    ).decode()
+    verb = sql.SQL("ALTER ROLE" if _known(connection, role) else "CREATE ROLE")
+    connection.execute(
+        sql.SQL("{} {} LOGIN PASSWORD {}").format(verb, sql.Identifier(role), sql.Literal(verifier))
+    )
