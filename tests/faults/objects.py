@@ -7,6 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 
+from common.pixels.header import (
+    PHANTOM_CREATOR,
+    PHANTOM_ELEMENT,
+    PHANTOM_GROUP,
+    PHANTOM_VALUE,
+)
 from tests.radiographs import make_exposure, make_radiograph, write_radiograph
 
 SIDE = 64
@@ -28,7 +34,22 @@ class Sent:
 class Objects:
     """Write DICOM files into a folder, as many as are asked for; threads may share it."""
 
-    def __init__(self, folder: Path, *, images_per_study: int = 1, **tags: object) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        images_per_study: int = 1,
+        is_phantom: bool = False,
+        **tags: object,
+    ) -> None:
+        """Make the folder and what all of them have in common.
+
+        Args:
+            folder: Where the files go.
+            images_per_study: So many in a row share a study and a series.
+            is_phantom: They bear the simulator's mark: the phantom pipeline takes them.
+            tags: More of the data set, by keyword.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.images_per_study = images_per_study
@@ -43,6 +64,9 @@ class Objects:
                 12,
                 **{"PatientID": "FAULT0000000", "PatientName": "FAULT^SUITE", **marks, **tags},
             )
+            if is_phantom:
+                block = template.private_block(PHANTOM_GROUP, PHANTOM_CREATOR, create=True)
+                block.add_new(PHANTOM_ELEMENT, "LO", PHANTOM_VALUE)
             self._template = write_radiograph(template, Path(scratch) / "0.dcm").read_bytes()
         self._marks = marks
         assert len(self._template[_pixels_at(self._template) :]) == PIXEL_BYTES

@@ -14,7 +14,7 @@ from model.bundles import Bundle
 from model.eligibility import Policy
 from model.examination import Examined
 from tests.faults.objects import read_number
-from tests.worker_parts import SIDE_PX, EchoPipeline
+from tests.worker_parts import SIDE_PX, BreakingPipeline, EchoPipeline
 from worker.batching import Prediction
 
 DEVICE_S = 0.02  # a forward pass
@@ -36,6 +36,11 @@ def load_number(bundle: Bundle, device: str) -> EchoPipeline:
     return EchoPipeline(delay_s=DEVICE_S)
 
 
+def load_slow_number(bundle: Bundle, device: str) -> EchoPipeline:
+    """Load one that takes its time, so that work is always under way when a case strikes."""
+    return EchoPipeline(delay_s=0.25)
+
+
 class OutOfMemoryError(RuntimeError):
     """What torch raises when the device has no room, by the name that the batcher knows."""
 
@@ -53,3 +58,30 @@ class SmallDevice(EchoPipeline):
 def load_on_small_device(bundle: Bundle, device: str) -> SmallDevice:
     """Load the model on a device with room for two images."""
     return SmallDevice(delay_s=DEVICE_S)
+
+
+class FailingModel(EchoPipeline):
+    """Answers its warm-up image and no other."""
+
+    def predict(self, images: NDArray[np.float32]) -> Sequence[Prediction]:
+        """Score images, float32 (B, S, S)."""
+        if images.any():
+            raise RuntimeError("this model fails for ever")
+        return super().predict(images)
+
+
+def load_one_failing(bundle: Bundle, device: str) -> EchoPipeline:
+    """Load a model of phantoms that fails on every image, and a good one of the rest."""
+    return FailingModel() if bundle.pipeline == "phantom" else EchoPipeline(delay_s=DEVICE_S)
+
+
+def load_one_breaking(bundle: Bundle, device: str) -> EchoPipeline:
+    """Load a model of phantoms that answers nothing after its first image."""
+    return BreakingPipeline() if bundle.pipeline == "phantom" else EchoPipeline(delay_s=DEVICE_S)
+
+
+def load_one_unloadable(bundle: Bundle, device: str) -> EchoPipeline:
+    """Load all but the model of phantoms, whose weights are damaged."""
+    if bundle.pipeline == "phantom":
+        raise RuntimeError("the weights do not fit")
+    return EchoPipeline(delay_s=DEVICE_S)

@@ -35,7 +35,7 @@ class Sending:
         at_least: int = 0,
         host: str = "127.0.0.1",
         prefix: Sequence[str] = (),
-        patience_s: float = 300,
+        patience_s: float = 120,
         pause_s: float = 0.2,
         make: Callable[[], Sent] | None = None,
     ) -> None:
@@ -140,7 +140,7 @@ class Sending:
 
     def _run(self, objects: Iterable[Sent], port: int, ae_title: str, log: Path) -> None:
         command = [
-            *(*self._prefix, "storescu", "-v", "-aet", ae_title, "-aec", "FIRSTREAD"),
+            *(*self._prefix, "storescu", "-v", "-R", "-aet", ae_title, "-aec", "FIRSTREAD"),
             *("-to", "5", "-ta", "15", "-td", "60", self._host, str(port)),
             *(str(one.path) for one in objects),
         ]

@@ -18,7 +18,10 @@ namespaces give ``prefixes``, one for each role, and the servers' addresses.
 """
 
 import hashlib
+import os
 import shutil
+import socket
+import subprocess
 import sys
 import tempfile
 from collections import Counter
@@ -35,6 +38,7 @@ from common.database import make_engine, make_sessions
 from common.states import AnalysisState
 from common.tables import Analysis, Instance
 from firstread.migrate import upgrade
+from tests.conftest import REPOSITORY
 from tests.e2e.running import free_port
 from tests.faults.objects import Objects, data_set
 from tests.faults.postgres import Postgres
@@ -81,6 +85,7 @@ class Stack:
         redis_address: str = "",
         listener_host: str = "127.0.0.1",
         postgres_options: Sequence[str] = (),
+        postgres_folder: Path | None = None,
         **variables: str,
     ) -> None:
         """Describe it; entering it starts everything.
@@ -97,6 +102,7 @@ class Stack:
             redis_address: Redis listens there on TCP port 6379.
             listener_host: Where the listeners bind, and storescu sends.
             postgres_options: More of what follows ``postgres``.
+            postgres_folder: Where Postgres keeps its data, if not beside the rest.
             variables: FIRSTREAD_ settings of every service, over those of IMPATIENT.
         """
         self.folder = Path(tempfile.mkdtemp(prefix="firstread-faults-", dir="/tmp"))
@@ -107,7 +113,7 @@ class Stack:
         self.host = listener_host
         self.more_faults: Counter[str] = Counter()
         self.postgres = Postgres(
-            self.folder,
+            postgres_folder or self.folder,
             address=postgres_address,
             prefix=before.get("postgres", ()),
             options=postgres_options,
@@ -232,6 +238,61 @@ class Stack:
             prefix=self._sender_prefix,
             **how,  # pyright: ignore[reportArgumentType]
         ).start()
+
+    def revive(self) -> None:
+        """Start whatever of ours has ended, as a supervisor does; safe to repeat."""
+        for service in self.services:
+            if not service.running:
+                service.start()
+
+    def revive_all(self, within_s: float = 120) -> None:
+        """Start again what ends, until all of ours serve at once."""
+
+        def all_serve() -> bool:
+            self.revive()
+            return all(one.running and one.ready_word in one.told() for one in self.services)
+
+        assert eventually(all_serve, within_s, 0.5), self._last_words()
+
+    def held_by(self, worker: Process) -> int:
+        """Count the analyses that a worker has claimed and not ended."""
+        name = f"{socket.gethostname()}:{worker.pid}"
+        with self.sessions() as session:
+            held = select(func.count()).where(
+                Analysis.state == AnalysisState.RUNNING, Analysis.worker == name
+            )
+            return session.execute(held).scalar_one()
+
+    def late_results(self) -> int:
+        """Count the results that came after their lease was lost, and were discarded."""
+        with self.sessions() as session:
+            return session.execute(select(func.sum(Analysis.late_results))).scalar_one() or 0
+
+    def run(self, *arguments: str) -> tuple[int, str]:
+        """Run a command of ``firstread`` on this stack. Returns its status and what it said."""
+        done = subprocess.run(
+            [sys.executable, "-m", "firstread", *arguments],
+            capture_output=True,
+            text=True,
+            env={**os.environ, **self.environment},
+            cwd=REPOSITORY,
+            timeout=120,
+            check=False,
+        )
+        return done.returncode, done.stdout + done.stderr
+
+    def losses(self) -> int:
+        """Count the leases that were lost."""
+        with self.sessions() as session:
+            return session.execute(select(func.sum(Analysis.losses))).scalar_one() or 0
+
+    def done_of(self, pipeline: str) -> int:
+        """Count a pipeline's analyses that are done."""
+        with self.sessions() as session:
+            done = select(func.count()).where(
+                Analysis.pipeline == pipeline, Analysis.state == AnalysisState.DONE
+            )
+            return session.execute(done).scalar_one()
 
     def states(self) -> Counter[AnalysisState]:
         """Count the analyses in each state."""
