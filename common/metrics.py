@@ -93,6 +93,11 @@ RESERVE_BYTES = Gauge(
     "Free space under which objects are refused",
     registry=REGISTRY,
 )
+CERTIFICATE_EXPIRY = Gauge(
+    "firstread_certificate_expiry_timestamp_seconds",
+    "When the listener's TLS certificate ends; 0 without one",
+    registry=REGISTRY,
+)
 PRESSURE = Gauge(
     "firstread_backpressure",
     "1 while peers that are not urgent are refused for the queue's age",

@@ -29,6 +29,7 @@ from dicom_listener.receiving import Receiver
 from dicom_listener.reception import Spool
 from dicom_listener.ringing import Ringer
 from dicom_listener.tls import is_secured, server_context
+from dicom_listener.watching import watched
 
 GRACE_S = 15.0
 
@@ -90,6 +91,7 @@ class Listener:
         try:
             for port, context in _doors(settings):
                 self._servers.append(AcceptorServer(reach, handlers, port=port, tls=context))
+            self._door = watched(settings, self._engine, self._moves)
         except Exception:
             for server in self._servers:
                 server.server_close()
@@ -99,9 +101,13 @@ class Listener:
 
     def start(self) -> None:
         """Accept associations from now on."""
+        self._door.start()
         self._ringer.start()
         for server in self._servers:
             server.start()
+
+    def _moves(self) -> bool:
+        return all(server.moves() for server in self._servers)
 
     @property
     def handshakes_refused(self) -> Counter[str]:
@@ -116,6 +122,7 @@ class Listener:
         """Accept nothing new, let the objects under way end within the time, and let go."""
         with ThreadPoolExecutor(len(self._servers)) as stopping:
             ended = all(stopping.map(lambda server: server.stop(grace_s), self._servers))
+        self._door.stop()
         self._ringer.stop()
         self._spool.close()
         self._ledger.close()
