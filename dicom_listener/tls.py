@@ -12,6 +12,7 @@ from pathlib import Path
 from threading import Lock, Thread
 from typing import Any
 
+from common import metrics
 from common.errors import ConfigurationError
 from common.logs import get_logger
 from common.settings import Settings
@@ -195,6 +196,7 @@ class Handshakes:
     def _refuse(self, host: str, reason: str) -> None:
         with self._lock:
             self._refused[reason] += 1
+        metrics.REJECTED.labels("tls_handshake").inc()
         log.warning("handshake_refused", source_address=host, reason=reason)
 
 
