@@ -1,0 +1,111 @@
+"""What a kill cannot show: the order in which an object reaches the disk before its sender hears.
+
+Needs strace (``make system`` installs it).
+"""
+
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.faults.stack import Stack
+
+CALLS = "fsync,fdatasync,rename,renameat,renameat2,mkdir,sendto,recvfrom,write,sendmsg"
+_CALL = re.compile(r"^(\d+) +(\w+)\((.*)$")
+_RESUMED = re.compile(r"^(\d+) +<\.\.\. (\w+) resumed>(.*)$")
+OBJECTS = 8
+
+
+@dataclass
+class Call:
+    """One system call of the listener: the lines of the trace on which it began and ended."""
+
+    name: str
+    text: str
+    began: int
+    ended: int
+
+
+def read_trace(trace: Path) -> list[Call]:
+    """Put the halves of interrupted lines together."""
+    calls: list[Call] = []
+    open_calls: dict[str, Call] = {}
+    for number, line in enumerate(trace.read_text(errors="replace").splitlines()):
+        if resumed := _RESUMED.match(line):
+            call = open_calls.pop(resumed[1], None)
+            if call is not None:
+                call.text += resumed[3]
+                call.ended = number
+        elif found := _CALL.match(line):
+            call = Call(found[2], found[3], number, number)
+            calls.append(call)
+            if line.endswith("<unfinished ...>"):
+                open_calls[found[1]] = call
+    return [call for call in calls if call not in open_calls.values()]
+
+
+def first(calls: list[Call], after: int, names: str, *words: str) -> Call:
+    """Find the first call of these names that begins after a line and holds all the words."""
+    for call in calls:
+        is_it = call.name in names.split() and all(word in call.text for word in words)
+        if is_it and call.began > after and "= -1" not in call.text:
+            return call
+    raise AssertionError(f"no {names} with {words} after line {after}")
+
+
+def test_an_object_is_on_disk_and_committed_before_its_sender_hears_success(
+    tmp_path: Path,
+) -> None:
+    assert shutil.which("strace"), "strace is missing: run make system, or apt-get install strace"
+    trace = tmp_path / "trace"
+    strace = ("strace", "-f", "-yy", "-s", "80", "-e", f"trace={CALLS}", "-o", str(trace))
+    with Stack(workers=0, prefixes={"listener": strace}) as stack:
+        sending = stack.send(at_least=OBJECTS, associations=1, per_association=OBJECTS)
+        sending.finish()
+        assert len(sending.acknowledged) == OBJECTS
+        port = stack.ports[0]
+        archive = stack.archive.root
+        calls = read_trace(trace)
+    began = 0
+    for sent in list(sending.objects.made.values()):
+        sha256 = sent.sha256.hex()
+        folder = f"{archive}/objects/{sha256[:2]}>"
+        rename = first(calls, began, "rename renameat renameat2", f"{sha256}.dcm")
+        source = rename.text.split('"')[1]
+        file_synced = first(calls, began, "fsync fdatasync", Path(source).name)
+        folder_synced = first(calls, rename.ended, "fsync", folder)
+        parent_synced = first(calls, 0, "fsync", f"{archive}/objects>")
+        commit = first(calls, folder_synced.ended, "sendto", "COMMIT")
+        committed = first(calls, commit.ended, "recvfrom", "COMMIT")
+        answer = first(calls, began, "sendto write sendmsg", f"TCP:[127.0.0.1:{port}->", r'"\4\0')
+        order = [
+            ("the file's bytes are synced", file_synced.ended, rename.began),
+            ("before it gets its name, whose folder is synced", rename.ended, folder_synced.began),
+            ("before the rows are committed", folder_synced.ended, commit.began),
+            ("and the server has said so", commit.ended, committed.ended),
+            ("before the sender is told", committed.ended, answer.began),
+        ]
+        for what, earlier, later in order:
+            assert earlier < later, f"{what}: lines {earlier} and {later} of the trace"
+        assert parent_synced.ended < answer.began, "the folder's own name is durable too"
+        began = answer.ended
+
+
+def test_doctor_and_listener_refuse_a_database_that_may_lose_commits() -> None:
+    with Stack(workers=0) as stack:
+        listener = stack.listeners[0]
+        for name in ("fsync", "full_page_writes", "synchronous_commit"):
+            assert listener.terminate() == 0
+            stack.postgres.tell(f"ALTER SYSTEM SET {name} = off")
+            stack.postgres.tell("SELECT pg_reload_conf()")
+            status, told = stack.run("doctor")
+            assert f"durability: {name} is off" in told
+            assert status == 1
+            listener.start()
+            assert listener.process is not None
+            assert listener.process.wait(30) != 0
+            assert f"{name} is off" in listener.told()
+            stack.postgres.tell(f"ALTER SYSTEM RESET {name}")
+            stack.postgres.tell("SELECT pg_reload_conf()")
+            listener.start()
+            listener.wait_ready()
