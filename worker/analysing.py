@@ -21,7 +21,7 @@ from common.logs import get_logger
 from common.settings import Settings
 from common.states import AnalysisState
 from common.tables import Analysis
-from worker.batching import Batcher, DeviceLostError
+from worker.batching import Batcher, DeviceLostError, ModelBrokenError
 from worker.claiming import Claims
 from worker.decoding import Decoder
 from worker.isolation import CrashedAloneError, Isolation
@@ -128,7 +128,7 @@ class Analyst:
             metrics.LOSSES.labels("storage").inc()
             self._claims.pause(str(error))
             return None
-        except (CancelledError, DeviceLostError) as error:
+        except (CancelledError, DeviceLostError, ModelBrokenError) as error:
             what = "device" if isinstance(error, DeviceLostError) else "stopped"
             metrics.LOSSES.labels(what).inc()
             log.warning("analysis_given_up", reason=type(error).__name__)

@@ -3,8 +3,8 @@
 Whatever waits goes along, most urgent first, up to ``max_batch``. The device waits for a fuller
 batch only while more images are known to be on their way, and never longer than ``max_wait_s``:
 a lone study pays nothing. A batch that fails is halved until the image to blame is alone. Before
-an image is blamed the model must still answer its own warm-up image; if it does not, the device
-is lost, and that is no image's fault.
+an image is blamed the model must still answer its own warm-up image. If it does not, no image is to
+blame: the model is broken where others still answer on the device, and else the device is lost.
 """
 
 import heapq
@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from threading import Condition, Thread
 from typing import Any, Protocol
+from weakref import WeakSet
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,6 +57,10 @@ class DeviceLostError(OperatorError):
     """The device or the model on it answers nothing any more; this process must be replaced."""
 
 
+class ModelBrokenError(OperatorError):
+    """This model answers nothing any more, others on the device do; it must be loaded again."""
+
+
 @dataclass(order=True)
 class _Waiting:
     urgency: Urgency
@@ -75,11 +80,26 @@ class Batcher:
         max_wait_s: float,
         capacity: int = 256,
         on_device_lost: Callable[[DeviceLostError], None] = lambda error: None,
+        others_answer: Callable[[Predictor], bool] = lambda model: False,
+        on_model_broken: Callable[[Predictor], None] = lambda model: None,
     ) -> None:
+        """Start the device's thread.
+
+        Args:
+            max_batch: Images per forward pass, at most.
+            max_wait_s: The longest wait for a fuller batch.
+            capacity: Images that may wait; beyond it ``submit`` does.
+            on_device_lost: Told once that nothing on the device answers.
+            others_answer: Says whether any model but this one still answers its warm-up image.
+            on_model_broken: Told of a model that no longer answers while others do.
+        """
         self._max_batch = max_batch
         self._max_wait_s = max_wait_s
         self._capacity = capacity
         self._on_device_lost = on_device_lost
+        self._others_answer = others_answer
+        self._on_model_broken = on_model_broken
+        self._broken: WeakSet[Predictor] = WeakSet()
         self._limits: dict[int, int] = {}  # by model: what its memory took, after it ran out
         self._waiting: list[_Waiting] = []
         self._approaching = 0
@@ -106,7 +126,8 @@ class Batcher:
         """Queue an image, float32 (S, S); waits while the queue is full.
 
         The future raises PredictionError if the model has no answer for this image,
-        DeviceLostError if it has none for any, CancelledError after ``stop``.
+        ModelBrokenError if it has none for any, DeviceLostError if no model has, CancelledError
+        after ``stop``.
         """
         future: Future[Prediction] = Future()
         with self._changed:
@@ -192,9 +213,12 @@ class Batcher:
 
     def _predict(self, batch: list[_Waiting]) -> None:
         model = batch[0].model
-        if self._lost is not None:
+        ended: OperatorError | None = self._lost
+        if ended is None and model in self._broken:
+            ended = ModelBrokenError("the model no longer answers")
+        if ended is not None:
             for entry in batch:
-                entry.future.set_exception(self._lost)
+                entry.future.set_exception(ended)
             return
         metrics.BATCH_IMAGES.observe(len(batch))
         try:
@@ -225,6 +249,12 @@ class Batcher:
         try:
             entry.model.warm_up()
         except Exception as broken:
+            if self._others_answer(entry.model):
+                log.exception("model_broken", reason=type(broken).__name__)
+                self._broken.add(entry.model)
+                entry.future.set_exception(ModelBrokenError(f"no longer answers: {broken}"))
+                self._on_model_broken(entry.model)
+                return
             log.exception("device_lost", reason=type(broken).__name__)
             lost = DeviceLostError(f"the device no longer answers: {broken}")
             entry.future.set_exception(lost)

@@ -149,6 +149,27 @@ class Models:
                 if not self._users[version_id]:
                     del self._users[version_id]
 
+    def others_answer(self, broken: object) -> bool:
+        """Say whether a loaded model other than this one still answers its warm-up image."""
+        with self._lock:
+            others = [model for model in self._loaded.values() if model is not broken]
+        for model in others:
+            try:
+                model.warm_up()
+            except Exception as error:  # noqa: BLE001 - the boundary: any error is an answer here
+                log.warning("model_silent", version_id=model.version_id, reason=str(error))
+            else:
+                return True
+        return False
+
+    def drop_broken(self, broken: object) -> None:
+        """Claim nothing more for a model that no longer answers; load it again after a while."""
+        with self._lock:
+            for version_id, model in list(self._loaded.items()):
+                if model is broken:
+                    del self._loaded[version_id]
+                    self._retry_at[version_id] = time.monotonic() + RETRY_AFTER_S
+
     def watch(self, stopped: Event, every_s: float = 3.0) -> None:
         """Refresh until stopped; the body of a thread."""
         while not stopped.wait(every_s):

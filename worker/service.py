@@ -67,6 +67,8 @@ class Service:
             max_batch=settings.max_batch,
             max_wait_s=settings.batch_wait_ms / 1000,
             on_device_lost=self._lose_device,
+            others_answer=self.models.others_answer,
+            on_model_broken=self.models.drop_broken,
         )
         self.isolation = Isolation(settings, load, examine)
         self.analyst = Analyst(

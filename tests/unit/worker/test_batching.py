@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from common.errors import PredictionError
 from tests.worker_parts import NOT_FINITE, POISON, Answer, EchoPipeline, image_of
-from worker.batching import Batcher, DeviceLostError, Prediction
+from worker.batching import Batcher, DeviceLostError, ModelBrokenError, Prediction
 from worker.urgency import Urgency
 
 START = datetime(2026, 11, 22, tzinfo=UTC)
@@ -132,6 +132,31 @@ def test_no_image_is_blamed_when_the_device_answers_nothing_any_more() -> None:
     with pytest.raises(DeviceLostError):
         batcher.submit(model, image_of(1), urgency(1))
     assert len(told) == 1
+
+
+def test_a_model_that_answers_nothing_any_more_takes_no_other_with_it() -> None:
+    dead: list[object] = []
+    lost: list[Exception] = []
+    broken, good = HeldModel(), EchoPipeline()
+    batcher = Batcher(
+        max_batch=2,
+        max_wait_s=0.01,
+        on_device_lost=lost.append,
+        others_answer=lambda model: model is not good,
+        on_model_broken=dead.append,
+    )
+    first = batcher.submit(broken, image_of(0), urgency(0))
+    assert broken.reached.wait(10)
+    futures = [batcher.submit(broken, image_of(n), urgency(n)) for n in (1, 2, 3)]
+    others = [batcher.submit(good, image_of(n), urgency(n + 9)) for n in (4, 5)]
+    broken.broken = True
+    broken.let_go.set()
+    for future in [first, *futures]:
+        with pytest.raises(ModelBrokenError):
+            future.result(10)
+    assert [future.result(10).score for future in others] == [4, 5]
+    assert (dead, lost) == ([broken], [])
+    batcher.stop()
 
 
 def test_a_lone_image_waits_for_nobody() -> None:
