@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
-from sqlalchemy import Engine, create_engine, text
+from sqlalchemy import Engine, create_engine, event, text
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session, sessionmaker
 
+from common.answering import AnsweredConnection
 from common.errors import StorageUnavailableError
 
 # What each setting may be; anything else lets a committed row vanish at power loss.
@@ -17,22 +19,53 @@ DURABILITY: dict[str, tuple[str, ...]] = {
     "synchronous_commit": ("on", "remote_write", "remote_apply"),
 }
 
+ANSWER_GRACE_S = 5.0  # for a server to say that a statement took too long
+
+# How soon we notice that the server's host or the way to it is gone.
+OUR_SIDE = {
+    "connect_timeout": 5,
+    "tcp_user_timeout": 10_000,
+    "keepalives": 1,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+}
+# How soon the server notices that we are gone. Its own default is two hours, for which it would
+# keep what we hold: a study's row, or the lock that lets one process at a time do upkeep.
+ITS_SIDE = {
+    "tcp_user_timeout": 15_000,
+    "tcp_keepalives_idle": 10,
+    "tcp_keepalives_interval": 3,
+    "tcp_keepalives_count": 3,
+    "idle_in_transaction_session_timeout": 60_000,
+    "lock_timeout": 10_000,
+    "timezone": "utc",
+}
+
 
 def make_engine(url: str, *, pool_size: int = 5, statement_timeout_s: float = 30) -> Engine:
     """Make a pool of connections that gives up in seconds, not in TCP's quarter of an hour."""
-    return create_engine(
+    its_side = {**ITS_SIDE, "statement_timeout": int(statement_timeout_s * 1000)}
+    engine = create_engine(
         url,
         pool_size=pool_size,
         max_overflow=pool_size,
         pool_timeout=10,
         pool_pre_ping=True,
         connect_args={
-            "connect_timeout": 5,
-            "options": f"-c timezone=utc -c statement_timeout={int(statement_timeout_s * 1000)}"
-            " -c lock_timeout=10000",
+            **OUR_SIDE,
+            "options": " ".join(f"-c {name}={value}" for name, value in its_side.items()),
             "application_name": "firstread",
         },
     )
+
+    @event.listens_for(engine, "do_connect")
+    def connect(_dialect: Any, _record: Any, args: Any, keywords: Any) -> AnsweredConnection:  # noqa: ANN401
+        connection = AnsweredConnection.connect(*args, **keywords)
+        connection.answer_s = statement_timeout_s + ANSWER_GRACE_S
+        return connection
+
+    return engine
 
 
 def make_sessions(engine: Engine) -> sessionmaker[Session]:

@@ -1,5 +1,6 @@
 """The bell: Celery on Redis. A message says that there is work; Postgres says which."""
 
+import socket
 from typing import Any
 
 from celery import Celery
@@ -14,6 +15,21 @@ ANALYSE = "firstread.analyse"
 UPKEEP = "firstread.upkeep"
 ANALYSE_QUEUE = "firstread.analyse"
 UPKEEP_QUEUE = "firstread.upkeep"
+
+# How soon a way to Redis that has gone dead is noticed: by the kernel where packets are lost, by
+# kombu where they are acknowledged and nothing answers.
+SILENT_LINE = {
+    "socket_timeout": 5,
+    "socket_connect_timeout": 2,
+    "health_check_interval": 5,
+    "socket_keepalive": True,
+    "socket_keepalive_options": {
+        socket.TCP_KEEPIDLE: 5,
+        socket.TCP_KEEPINTVL: 2,
+        socket.TCP_KEEPCNT: 3,
+        socket.TCP_USER_TIMEOUT: 10_000,
+    },
+}
 
 log = get_logger()
 
@@ -71,11 +87,7 @@ def make_celery(broker_url: str) -> Celery:
         broker_connection_retry=True,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
-        broker_transport_options={
-            "socket_timeout": 5,
-            "socket_connect_timeout": 2,
-            "retry_on_timeout": False,
-        },
+        broker_transport_options={**SILENT_LINE, "retry_on_timeout": False},
         task_routes={
             ANALYSE: {"queue": ANALYSE_QUEUE},
             UPKEEP: {"queue": UPKEEP_QUEUE},

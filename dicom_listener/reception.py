@@ -155,8 +155,9 @@ class Announced:
 class Spool:
     """This process's own folder of half-received objects, below the archive's ``incoming``.
 
-    Several listeners may share an archive: each holds a lock on its folder for as long as it
-    lives, and at start removes those that nobody holds any more.
+    Several listeners, on several hosts too, may share an archive: each holds the lock beside its
+    folder for as long as it lives, and at start removes the folders whose lock nobody holds. The
+    lock is on a file open for writing: NFS shares no lock on a folder with other hosts.
     """
 
     def __init__(self, archive: Archive, reserve_bytes: int) -> None:
@@ -170,11 +171,8 @@ class Spool:
         try:
             self._remove_abandoned()
             self.folder = archive.incoming / f"{os.getpid()}-{secrets.token_hex(4)}"
-            # Locked under a name that nobody cleans, then renamed: never seen without its lock.
-            making = archive.incoming / f".{self.folder.name}"
-            making.mkdir(mode=0o700)
-            self._lock = _lock_folder(making)
-            making.rename(self.folder)
+            self._lock = _take_lock(self.folder)  # first: the folder is never seen without it
+            self.folder.mkdir(mode=0o700)
         except OSError as error:
             raise StorageUnavailableError(f"archive: {error}") from error
 
@@ -188,6 +186,7 @@ class Spool:
         if self._lock is not None:
             try:
                 _remove_folder(self.folder)
+                _lock_file(self.folder).unlink(missing_ok=True)
             except OSError as error:  # the next listener to start cleans up
                 log.warning("incoming_not_cleaned", reason=error.strerror)
             os.close(self._lock)
@@ -197,17 +196,22 @@ class Spool:
         for folder in sorted(self._archive.incoming.iterdir()):
             if not folder.is_dir() or folder.name.startswith("."):
                 continue
-            lock = _lock_folder(folder)
+            lock = _take_lock(folder)
             if lock is None:
                 continue  # another listener lives there
             count = _remove_folder(folder)
+            _lock_file(folder).unlink(missing_ok=True)
             os.close(lock)
             log.info("incoming_cleaned", abandoned=count)
 
 
-def _lock_folder(folder: Path) -> int | None:
+def _lock_file(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.lock")
+
+
+def _take_lock(folder: Path) -> int | None:
     """Take the folder's lock, which ends with this process; None if somebody else has it."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    descriptor = os.open(_lock_file(folder), os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -217,10 +221,14 @@ def _lock_folder(folder: Path) -> int | None:
 
 
 def _remove_folder(folder: Path) -> int:
-    files = list(folder.iterdir())
-    for file in files:
-        file.unlink(missing_ok=True)
-    folder.rmdir()
+    """Remove a folder and count what was in it; 0 if another listener was faster."""
+    try:
+        files = list(folder.iterdir())
+        for file in files:
+            file.unlink(missing_ok=True)
+        folder.rmdir()
+    except FileNotFoundError:
+        return 0
     return len(files)
 
 

@@ -5,6 +5,7 @@ It does as it is told on standard input, a line each, and answers with what it h
 open       forwards (the state that it starts in)
 late S     forwards every piece S seconds after it came
 silent     forwards nothing, closes nothing, and keeps what comes: every connection is half-open
+freeze     does that to the connections that there are, and forwards new ones
 cut        resets every connection, and forwards new ones
 seen       changes nothing
 """
@@ -34,6 +35,8 @@ class Pair:
             client: deque(),
             server: deque(),
         }
+
+        self.is_frozen = False
 
     def to_read(self) -> list[socket.socket]:
         """Give the ends of which more may be taken."""
@@ -81,29 +84,37 @@ class Pair:
 class Relay:
     """Forward connections from a port of ours to somebody else's, as the mode says."""
 
-    def __init__(self, port: int, to: tuple[str, int]) -> None:
+    def __init__(self, port: int, to: tuple[str, int] | str) -> None:
+        """Listen on a port, any if it is 0. ``to``: host and port, or a Unix socket's path."""
         self._to = to
         self._door = socket.create_server(("", port), backlog=128)
+        self.port = self._door.getsockname()[1]
         self._is_silent, self._delay_s = False, 0.0
         self._pairs: list[Pair] = []
         self._lock = threading.Lock()
+        self._stopped = threading.Event()
         self._delayed = self._held_bytes = self._resets = 0
 
     def serve(self) -> None:
-        """Forward for ever; the body of a thread."""
-        while True:
+        """Forward until ``stop``; the body of a thread."""
+        while not self._stopped.is_set():
             with self._lock:
                 owners = {end: pair for pair in self._pairs for end in pair.to_read()}
-            readable, _, _ = select.select([self._door, *owners], [], [], _POLL_S)
+            try:
+                readable, _, _ = select.select([self._door, *owners], [], [], _POLL_S)
+            except (OSError, ValueError):  # cut meanwhile
+                continue
             with self._lock:
                 for one in readable:
                     if one is self._door:
                         self._accept()
                     elif one.fileno() >= 0:
-                        size = owners[one].read(one)
-                        self._held_bytes += size if self._is_silent else 0
+                        pair = owners[one]
+                        size = pair.read(one)
+                        self._held_bytes += size if self._is_silent or pair.is_frozen else 0
                 if not self._is_silent:
                     self._forward()
+        self._door.close()
 
     def tell(self, order: str) -> str:
         """Follow an order; give what was delayed, held and cut so far."""
@@ -114,24 +125,36 @@ class Relay:
                 for pair in self._pairs:
                     pair.close(rudely=True)
                 self._pairs.clear()
+            if word == "freeze":
+                for pair in self._pairs:
+                    pair.is_frozen = True
             if word != "seen":
                 self._is_silent, self._delay_s = word == "silent", float(value or 0)
             counts = (len(self._pairs), self._delayed, self._held_bytes, self._resets)
         return " ".join(str(count) for count in counts)
 
+    def stop(self) -> None:
+        """Reset every connection and listen no more."""
+        self._stopped.set()
+        self.tell("cut")
+
     def _accept(self) -> None:
         client, _ = self._door.accept()
         try:
-            server = socket.create_connection(self._to, timeout=5)
+            if isinstance(self._to, str):
+                server = socket.socket(socket.AF_UNIX)
+                server.connect(self._to)
+            else:
+                server = socket.create_connection(self._to, timeout=5)
+                server.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         except OSError:
             client.close()
             return
-        for end in (client, server):
-            end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._pairs.append(Pair(client, server))
 
     def _forward(self) -> None:
-        for pair in list(self._pairs):
+        for pair in [one for one in self._pairs if not one.is_frozen]:
             pieces = pair.forward(time.monotonic() - self._delay_s)
             if pieces is None:
                 pair.close()
