@@ -314,14 +314,21 @@ def activate(session: Session, version: ModelVersion) -> int:
         .where(ModelVersion.id == version.id)
         .values(state=ModelState.LIVE, activated_at=NOW)
     )
-    changed = session.execute(
-        update(Analysis)
+    # Whoever changes several queued rows takes them in the order of their ids: no deadlocks.
+    stale = (
+        select(Analysis.id)
         .where(
             Analysis.pipeline == version.pipeline,
             Analysis.state == AnalysisState.QUEUED,
             Analysis.purpose == Purpose.LIVE,
             Analysis.model_version_id.is_distinct_from(version.id),
         )
+        .order_by(Analysis.id)
+        .with_for_update()
+    )
+    changed = session.execute(
+        update(Analysis)
+        .where(Analysis.id.in_(stale))
         .values(model_version_id=version.id)
         .execution_options(synchronize_session=False)
     )
@@ -330,9 +337,19 @@ def activate(session: Session, version: ModelVersion) -> int:
 
 def requeue_order(session: Session, item: WorklistItem) -> None:
     """Let what is queued of a study follow its study's new band and due time."""
+    moved = (
+        select(Analysis.id)
+        .where(
+            Analysis.study_id == item.study_id,
+            Analysis.state == AnalysisState.QUEUED,
+            or_(Analysis.band != item.band, Analysis.due_at != item.due_at),
+        )
+        .order_by(Analysis.id)
+        .with_for_update()
+    )
     session.execute(
         update(Analysis)
-        .where(Analysis.study_id == item.study_id, Analysis.state == AnalysisState.QUEUED)
+        .where(Analysis.id.in_(moved))
         .values(band=item.band, due_at=item.due_at)
         .execution_options(synchronize_session=False)
     )

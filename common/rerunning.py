@@ -2,22 +2,37 @@
 
 from collections.abc import Collection
 
-from sqlalchemy import select, update
+from sqlalchemy import exists, select, update
 from sqlalchemy.dialects.postgresql import distinct_on
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
 from common.lifecycle import NOW, live_version_id
 from common.settings import Settings
 from common.states import AnalysisState, Purpose
-from common.tables import Analysis
+from common.tables import Analysis, WorklistItem
 from common.worklist import derive_item
 
 
 def retry(session: Session, analysis_ids: Collection[int], settings: Settings) -> list[int]:
-    """Queue failed analyses again, by a person's command, their counts at zero."""
+    """Queue failed analyses again, by a person's command, their counts at zero.
+
+    One that a later run has replaced stays as it is: its answer would count for nothing, and a
+    study that is final would have work that nobody sees.
+    """
+    study_ids = select(Analysis.study_id).where(Analysis.id.in_(analysis_ids))
+    _lock(session, session.scalars(study_ids).all())
+    later = aliased(Analysis)
+    is_replaced = exists().where(
+        later.study_id == Analysis.study_id,
+        later.instance_id.is_not_distinct_from(Analysis.instance_id),
+        later.series_id.is_not_distinct_from(Analysis.series_id),
+        later.pipeline == Analysis.pipeline,
+        later.purpose == Analysis.purpose,
+        later.run > Analysis.run,
+    )
     rows = session.execute(
         update(Analysis)
-        .where(Analysis.id.in_(analysis_ids), Analysis.state == AnalysisState.FAILED)
+        .where(Analysis.id.in_(analysis_ids), Analysis.state == AnalysisState.FAILED, ~is_replaced)
         .values(
             state=AnalysisState.QUEUED,
             failures=0,
@@ -35,6 +50,7 @@ def retry(session: Session, analysis_ids: Collection[int], settings: Settings) -
 
 def reprocess(session: Session, study_id: int, settings: Settings) -> list[int]:
     """Queue a new run, under today's live model, of each finished analysis of a study."""
+    _lock(session, [study_id])
     runs = session.execute(
         select(Analysis)
         .where(Analysis.study_id == study_id, Analysis.purpose == Purpose.LIVE)
@@ -68,3 +84,13 @@ def reprocess(session: Session, study_id: int, settings: Settings) -> list[int]:
     session.flush()
     derive_item(session, study_id, settings)
     return [item.id for item in made]
+
+
+def _lock(session: Session, study_ids: Collection[int]) -> None:
+    """Let one person at a time ask for a study: the second waits, and sees what the first did."""
+    session.execute(
+        select(WorklistItem.study_id)
+        .where(WorklistItem.study_id.in_(study_ids))
+        .order_by(WorklistItem.study_id)
+        .with_for_update()
+    )

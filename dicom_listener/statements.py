@@ -182,6 +182,10 @@ ON CONFLICT (study_id) DO UPDATE SET
 # As `requeue_order`, of the rows that stand elsewhere: a series must not rewrite all at each image.
 REQUEUED = """
 UPDATE analysis SET band = %(band)s, due_at = %(due_at)s
-WHERE study_id = %(study_id)s AND state = 'queued'
-  AND (band, due_at) IS DISTINCT FROM (%(band)s::smallint, %(due_at)s)
+WHERE id IN (
+    SELECT id FROM analysis
+    WHERE study_id = %(study_id)s AND state = 'queued'
+      AND (band, due_at) IS DISTINCT FROM (%(band)s::smallint, %(due_at)s)
+    ORDER BY id FOR UPDATE
+)
 """
