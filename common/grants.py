@@ -19,7 +19,7 @@ _PLACE = (
     "listed, prior, new_image_since_read, ai_ranked, band, due_at, order_priority, "
     "order_priority_source, reason"
 )
-_APPEND: dict[str, str] = dict.fromkeys(ROLES, "INSERT, SELECT (id, at)")  # told what it added
+_APPEND: dict[str, str] = dict.fromkeys(ROLES, "INSERT, SELECT (id)")  # told what it added
 
 PRIVILEGES: dict[str, dict[str, str]] = {
     "alembic_version": _READ,
@@ -41,7 +41,11 @@ PRIVILEGES: dict[str, dict[str, str]] = {
     },
     "reading": _READ | {DASHBOARD: "SELECT, INSERT, UPDATE"},
     "site": _READ | {DASHBOARD: "SELECT, UPDATE (ai_ranking)"},
-    "audit_event": _APPEND,
+    "audit_chain": {
+        **dict.fromkeys(ROLES, "SELECT, INSERT"),
+        WORKER: "SELECT, INSERT, UPDATE (sent_sequence, head_sequence)",
+    },
+    "audit_event": _APPEND | {WORKER: "SELECT, INSERT"},  # beat sends them on
 }
 
 

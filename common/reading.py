@@ -7,6 +7,7 @@ from sqlalchemy import func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
+from common.audit.chain import note
 from common.lifecycle import requeue_order
 from common.settings import Settings
 from common.tables import (
@@ -30,9 +31,12 @@ def audit(
     study_instance_uid: str | None = None,
     **detail: Any,  # noqa: ANN401 - JSON
 ) -> None:
-    """Write down who did or saw what. No patient name or id belongs in ``detail``."""
-    session.add(
-        AuditEvent(actor=actor, action=action, study_instance_uid=study_instance_uid, detail=detail)
+    """Write down who did or saw what, when the session commits. No patient in ``detail``."""
+    note(
+        session,
+        AuditEvent(
+            actor=actor, action=action, study_instance_uid=study_instance_uid, detail=detail
+        ),
     )
 
 

@@ -7,6 +7,7 @@ model_version the worker's; reading and site the dashboard's; worklist_item foll
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
+from uuid import UUID
 
 from sqlalchemy import (
     ARRAY,
@@ -25,6 +26,7 @@ from sqlalchemy import (
     SmallInteger,
     String,
     UniqueConstraint,
+    Uuid,
     func,
     text,
 )
@@ -347,10 +349,31 @@ class Site(Base):
     ai_ranking: Mapped[bool] = mapped_column(Boolean)
 
 
+class AuditChain(Base):
+    """One process's run of audit events on this database, each sealed with the one before it."""
+
+    __tablename__ = "audit_chain"
+
+    chain_id: Mapped[UUID] = mapped_column(Uuid, primary_key=True)
+    key_id: Mapped[str] = mapped_column(String(16))  # of the key, which lies elsewhere
+    service: Mapped[str] = mapped_column(String(32))
+    host: Mapped[str] = mapped_column(String(255))
+    process: Mapped[int] = mapped_column(Integer)
+    began_at: Mapped[datetime] = mapped_column(
+        DateTime(timezone=True), server_default=func.clock_timestamp()
+    )
+    sent_sequence: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
+    head_sequence: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))  # told last
+
+
 class AuditEvent(Base):
     """One thing that somebody did or saw. Append-only: a trigger refuses anything else."""
 
     __tablename__ = "audit_event"
+    __table_args__ = (
+        UniqueConstraint("chain_id", "sequence"),
+        CheckConstraint("num_nulls(chain_id, sequence, hmac) IN (0, 3)", name="wholly_sealed"),
+    )
 
     id: Mapped[int] = _key()
     at: Mapped[datetime] = mapped_column(
@@ -360,3 +383,6 @@ class AuditEvent(Base):
     action: Mapped[str] = mapped_column(String(64))
     study_instance_uid: Mapped[str | None] = mapped_column(String(64), index=True)
     detail: Mapped[dict[str, Any]] = mapped_column(JSONB, default=dict)
+    chain_id: Mapped[UUID | None] = mapped_column(ForeignKey("audit_chain.chain_id"))
+    sequence: Mapped[int | None] = mapped_column(BigInteger)  # 1, 2, 3, …; None: older than chains
+    hmac: Mapped[bytes | None] = mapped_column(LargeBinary(32))

@@ -8,7 +8,7 @@ from typer.core import TyperGroup
 
 from common.errors import OperatorError, StorageUnavailableError
 from common.logs import configure_logs
-from firstread.commands import models, operating, sending, studies, train, triaging
+from firstread.commands import auditing, models, operating, sending, studies, train, triaging
 
 OPERATOR_STATUS = 2
 
@@ -39,6 +39,7 @@ app = typer.Typer(
 )
 for module in (operating, sending, triaging, studies):
     module.add_to(app)
+app.add_typer(auditing.app, name="audit")
 app.add_typer(models.app, name="models")
 app.add_typer(train.app, name="train")
 

@@ -19,6 +19,7 @@ from urllib.parse import quote
 
 from platformdirs import user_runtime_path
 
+from common.audit.key import read_key
 from common.errors import ConfigurationError
 from common.settings import Settings
 from firstread.accounts import let_pass, server_account
@@ -65,6 +66,7 @@ class EmbeddedServers:
         Raises:
             OperatorError: a server does not come up.
         """
+        read_key(self.settings)  # made before the services ask for it, all at once
         if not (self.wants_database or self.wants_broker):
             self.settings.endpoints_file.unlink(missing_ok=True)
             return

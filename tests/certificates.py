@@ -31,10 +31,13 @@ class Authority:
             *("-out", self.certificate),
         )
 
-    def sign(self, name: str, *, days: int = 365, rsa: bool = False) -> Identity:
-        """Make a certificate; ``days`` below 0: one that has expired."""
+    def sign(
+        self, name: str, *, days: int = 365, rsa: bool = False, host: str = "firstread.invalid"
+    ) -> Identity:
+        """Make a certificate of a host; ``days`` below 0: one that has expired."""
         certificate, key = self.folder / f"{name}.pem", self.folder / f"{name}.key"
-        request = self.folder / f"{name}.csr"
+        request, extension = self.folder / f"{name}.csr", self.folder / f"{name}.ext"
+        extension.write_text(f"subjectAltName=DNS:{host}\n")
         kind = ("rsa:2048",) if rsa else ("ec", "-pkeyopt", "ec_paramgen_curve:P-256")
         _openssl(
             *("req", "-new", "-newkey", *kind, "-nodes"),
@@ -42,7 +45,7 @@ class Authority:
         )
         _openssl(
             *("x509", "-req", "-in", request, "-CA", self.certificate, "-CAkey", self._key),
-            *("-CAcreateserial", "-days", days, "-out", certificate),
+            *("-CAcreateserial", "-days", days, "-out", certificate, "-extfile", extension),
         )
         key.chmod(0o600)
         return Identity(certificate, key)

@@ -1,6 +1,8 @@
 """Real servers for tests: Postgres and Redis from wheels, a fresh database for each test."""
 
+import atexit
 import os
+import secrets
 import shutil
 import subprocess
 import tempfile
@@ -35,6 +37,10 @@ def pytest_configure() -> None:
     for name in [name for name in os.environ if name.startswith("FIRSTREAD_")]:
         if name not in {"FIRSTREAD_TEST_DATA", "FIRSTREAD_FAULT_TABLE"}:
             del os.environ[name]
+    key = Path(tempfile.mkdtemp(prefix="firstread-key-", dir="/tmp")) / "audit.key"
+    key.write_text(secrets.token_hex(32))
+    atexit.register(shutil.rmtree, key.parent, ignore_errors=True)
+    os.environ["FIRSTREAD_AUDIT_KEY_FILE"] = str(key)  # none is made in the tester's own home
 
 
 @pytest.fixture(autouse=True)

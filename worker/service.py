@@ -13,6 +13,7 @@ from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.orm import sessionmaker
 
 from common.archive import Archive
+from common.audit.delivery import Delivery
 from common.database import make_engine, make_sessions
 from common.errors import ConfigurationError, StorageUnavailableError, UnreachableError
 from common.logs import configure_logs, get_logger
@@ -207,8 +208,9 @@ def beat(settings: Settings) -> int:
     from celery.beat import Service as Clock
 
     configure_logs("beat", settings.log_level)
-    engine = make_engine(settings.database_address(), pool_size=3)
+    engine = make_engine(settings.database_address(), pool_size=4)
     sessions: sessionmaker[Any] = make_sessions(engine)
+    delivery = Delivery(engine, sessions, settings)
     ringer = make_analyse_app(settings.broker_address(), lambda _: None)
     upkeep = Upkeep(engine, sessions, ringer, settings)
     app = make_upkeep_app(settings.broker_address(), upkeep.run, settings.upkeep_interval_s)
@@ -234,11 +236,14 @@ def beat(settings: Settings) -> int:
         ),
     )
     ticking.start()
+    ended = Event()
+    Thread(target=delivery.run, args=(ended,), name="audit", daemon=True).start()
     if door.port is not None:  # nobody else looks at its figures
         watch.start()
     door.start()
     log.info("beat_started", every_s=settings.upkeep_interval_s)
     status = _consume(app, UPKEEP_QUEUE, pool="solo", concurrency=1)
+    ended.set()
     door.stop()
     watch.stop()
     clock.stop()
