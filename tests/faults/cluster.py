@@ -4,19 +4,24 @@ The archive is a shared mount. The tests read the truth through the servers' Uni
 network fault reaches.
 """
 
+import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
 import redis
+from sqlalchemy import text
 
+from common.states import AnalysisState
+from tests.conftest import REPOSITORY
 from tests.faults.namespaces import Network
 from tests.faults.objects import Objects
 from tests.faults.process import Process
 from tests.faults.relay import RelayProcess
 from tests.faults.sending import Sending
-from tests.faults.stack import LISTEN, WORK, Stack
+from tests.faults.stack import BEAT, LISTEN, WORK, Stack
 from tests.own_broker import Broker
 
 HOSTS = ("sender", "listener1", "listener2", "worker1", "worker2", "database", "broker", "relay")
@@ -59,7 +64,6 @@ class Cluster(Stack):
             **{f"FIRSTREAD_{name.upper()}": value for name, value in settings.items()},
         }
         super().__init__(
-            archive=None,
             listeners=0,
             workers=0,
             load=load,
@@ -71,7 +75,7 @@ class Cluster(Stack):
             },
             postgres_address=at("database"),
             redis_address=at("broker"),
-            **variables,
+            **variables,  # pyright: ignore[reportArgumentType]
         )
         self.load = load
         self.more_faults = self.network.faults
@@ -113,6 +117,12 @@ class Cluster(Stack):
         self.workers.append(worker)
         return worker
 
+    def beat_too(self, host: str) -> Process:
+        """Start another upkeep on a host."""
+        beat = self._on(host, "upkeep", BEAT, "beat_started", {})
+        self.workers.append(beat)  # a service like them
+        return beat
+
     def relay(self, to: str, port: int) -> RelayProcess:
         """Start a relay, on its own host and the same port, to a port of another host."""
         program = (sys.executable, "-m", "tests.faults.relay", str(port))
@@ -134,6 +144,27 @@ class Cluster(Stack):
             per_association=per_association,
             at_least=at_least,
         ).start()
+
+    @contextmanager
+    def run_on(self, host: str, code: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+        """Run Python on a host, for a while; gives the process with its output."""
+        command = self.network.command(host, sys.executable, "-c", code, *arguments)
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, text=True, cwd=REPOSITORY
+        ) as running:
+            try:
+                yield running
+            finally:
+                running.kill()
+
+    def ask(self, question: str) -> int:
+        """Ask the database for a number, through its socket."""
+        with self.engine.connect() as connection:
+            return int(connection.execute(text(question)).scalar_one())
+
+    def done(self) -> int:
+        """Count the analyses that are done."""
+        return self.states()[AnalysisState.DONE]
 
     def _on(
         self, host: str, name: str, code: str, ready_word: str, settings: dict[str, str]

@@ -18,6 +18,7 @@ import sys
 import threading
 import time
 from collections import deque
+from typing import NamedTuple
 
 _PIECE_BYTES = 1 << 16
 _PIECES = 64
@@ -28,6 +29,7 @@ class Pair:
     """One connection on either side, each read only as fast as the other takes it."""
 
     def __init__(self, client: socket.socket, server: socket.socket) -> None:
+        self.server = server
         self.other = {client: server, server: client}
         self.ended: set[socket.socket] = set()
         # By the end that they go to, with the time at which they came; b"" says that it is over.
@@ -117,7 +119,7 @@ class Relay:
         self._door.close()
 
     def tell(self, order: str) -> str:
-        """Follow an order; give what was delayed, held and cut so far."""
+        """Follow an order; give what was done so far, as ``Seen`` names it."""
         word, _, value = order.partition(" ")
         with self._lock:
             if word == "cut":
@@ -130,7 +132,9 @@ class Relay:
                     pair.is_frozen = True
             if word != "seen":
                 self._is_silent, self._delay_s = word == "silent", float(value or 0)
-            counts = (len(self._pairs), self._delayed, self._held_bytes, self._resets)
+            frozen = [pair for pair in self._pairs if pair.is_frozen]
+            left = sum(pair.server in pair.ended for pair in frozen)
+            counts = (len(frozen), left, self._delayed, self._held_bytes, self._resets)
         return " ".join(str(count) for count in counts)
 
     def stop(self) -> None:
@@ -163,6 +167,20 @@ class Relay:
                 self._delayed += pieces
 
 
+class Seen(NamedTuple):
+    """What a relay has done to those who speak through it.
+
+    frozen, left: connections that are frozen, and those of them that the far side has closed.
+    delayed: pieces. held_bytes: that came to a silent relay. resets: connections.
+    """
+
+    frozen: int
+    left: int
+    delayed: int
+    held_bytes: int
+    resets: int
+
+
 class RelayProcess:
     """A relay in a process of its own, on whichever host its command says."""
 
@@ -172,14 +190,13 @@ class RelayProcess:
         )
         self.tell("seen")  # it answers once it listens
 
-    def tell(self, order: str) -> tuple[int, int, int, int]:
-        """Give an order; returns open pairs, pieces delayed, bytes held, connections reset."""
+    def tell(self, order: str) -> Seen:
+        """Give an order."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.process.stdin.write(order + "\n")
         self.process.stdin.flush()
-        pairs, delayed, held, resets = map(int, self.process.stdout.readline().split())
-        return pairs, delayed, held, resets
+        return Seen(*map(int, self.process.stdout.readline().split()))
 
     def stop(self) -> None:
         """End it, and every connection with it."""
