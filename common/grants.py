@@ -28,6 +28,8 @@ PRIVILEGES: dict[str, dict[str, str]] = {
     "series": _READ | {LISTENER: "SELECT, INSERT"},
     "instance": _READ | {LISTENER: "SELECT, INSERT"},
     "set_aside": _READ | {LISTENER: "SELECT, INSERT"},
+    "commitment_request": _READ | {LISTENER: "SELECT, INSERT, UPDATE"},
+    "commitment_item": _READ | {LISTENER: "SELECT, INSERT, UPDATE"},
     "model_version": _READ,
     "analysis": {
         LISTENER: "SELECT, INSERT, UPDATE (band, due_at)",

@@ -81,7 +81,7 @@ def order_priority(
         word = ORDER_WORDS.get(value.strip().upper())
         if word is not None:
             return word, source
-    rule = settings.ae_priorities.get(source_ae_title)
+    rule = settings.order_priority_of(source_ae_title)
     if rule is not None:
         return OrderPriority(rule), PrioritySource.AE_TITLE
     return OrderPriority.ROUTINE, PrioritySource.DEFAULT

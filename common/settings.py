@@ -1,6 +1,5 @@
 """What a site may change, read once from the environment; no other module reads it."""
 
-import ipaddress
 import json
 import os
 from functools import lru_cache
@@ -9,7 +8,7 @@ from typing import Annotated, Literal, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from platformdirs import user_data_path
-from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -18,29 +17,10 @@ from pydantic_settings import (
 )
 
 from common.errors import ConfigurationError
+from common.peers import ANY, Peer, read_peers
 from common.secret_files import SecretFiles
 
 OrderPriority = Literal["stat", "urgent", "routine"]
-
-
-class Peer(BaseModel, frozen=True):
-    """One sender that may associate: a calling AE title and a network; ``*`` is any title."""
-
-    ae_title: str
-    network: ipaddress.IPv4Network | ipaddress.IPv6Network
-
-    @classmethod
-    def parse(cls, text: str) -> Self:
-        """Read ``AE@address`` or ``AE@network/bits``."""
-        ae_title, separator, address = text.strip().partition("@")
-        if not separator or not ae_title or len(ae_title) > 16:
-            raise ValueError(f"{text!r} is not AE@address")
-        return cls(ae_title=ae_title, network=ipaddress.ip_network(address, strict=False))
-
-    def admits(self, ae_title: str, address: str) -> bool:
-        """Say whether a caller with this title and address is the peer."""
-        named = self.ae_title in ("*", ae_title)
-        return named and ipaddress.ip_address(address) in self.network
 
 
 class Settings(BaseSettings):
@@ -95,6 +75,9 @@ class Settings(BaseSettings):
     dicom_peers: Annotated[tuple[Peer, ...], NoDecode] = Field(
         default=(), description="Senders beyond loopback: AE@address[/bits],…; * is any AE"
     )
+    dicom_peers_file: Path | None = Field(
+        default=None, description="Peers with rules of their own, TOML; see docs/operations.md"
+    )
     dicom_tls_certificate: Path | None = Field(
         default=None, description="Our certificate and its chain, PEM; set: senders must use TLS"
     )
@@ -113,6 +96,12 @@ class Settings(BaseSettings):
     dicom_acse_timeout_s: float = Field(default=30, gt=0, description="Wait for negotiation")
     dicom_dimse_timeout_s: float = Field(default=30, gt=0, description="Wait within a message")
     dicom_network_timeout_s: float = Field(default=60, gt=0, description="Idle association's life")
+    commitment_retry_s: float = Field(
+        default=30, gt=0, description="First wait before an undelivered commitment is told again"
+    )
+    commitment_give_up_h: float = Field(
+        default=72, gt=0, description="An undelivered commitment is given up after"
+    )
     archive_reserve_bytes: int = Field(
         default=1 << 30, ge=0, description="Free space under which objects are refused (0xA700)"
     )
@@ -258,6 +247,30 @@ class Settings(BaseSettings):
         if self.dicom_tls_port == self.dicom_port:
             raise ValueError("FIRSTREAD_DICOM_TLS_PORT is FIRSTREAD_DICOM_PORT: leave it unset")
         return self
+
+    @model_validator(mode="after")
+    def _readable_peers(self) -> Self:
+        try:
+            peers = self.peers
+        except ConfigurationError as error:
+            raise ValueError(str(error)) from error
+        if self.dicom_tls_certificate is None and any(peer.call_back_tls for peer in peers):
+            raise ValueError("call_back_tls needs FIRSTREAD_DICOM_TLS_CERTIFICATE")
+        return self
+
+    @property
+    def peers(self) -> tuple[Peer, ...]:
+        """Every peer, the file's first; the first that fits a caller counts."""
+        named = () if self.dicom_peers_file is None else read_peers(self.dicom_peers_file)
+        return named + self.dicom_peers
+
+    def order_priority_of(self, ae_title: str) -> str | None:
+        """Give the priority of a sender's orders by the site's rules, if it has one."""
+        named = self.ae_priorities.get(ae_title)
+        if named is not None:
+            return named
+        rules = (peer.order_priority for peer in self.peers if peer.ae_title in (ANY, ae_title))
+        return next((rule for rule in rules if rule is not None), None)
 
     @property
     def zone(self) -> ZoneInfo:

@@ -4,6 +4,7 @@ import select
 import socket
 import ssl
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import cast
 
@@ -30,6 +31,7 @@ class BufferedSocket(AssociationSocket):
         self._view = memoryview(self._buffer)
         self._start = self._end = 0  # of what was received and not yet read
         self.deadline: float | None = None  # monotonic; nothing more is read after it
+        self.pace: Callable[[int], float] | None = None  # waits after so many bytes; gives seconds
 
     @property
     def ready(self) -> bool:
@@ -143,3 +145,7 @@ class BufferedSocket(AssociationSocket):
         if count == 0:
             raise ClosedError("the peer has gone")
         self._end += count
+        if self.pace is not None:
+            waited_s = self.pace(count)
+            if self.deadline is not None:
+                self.deadline += waited_s

@@ -18,10 +18,12 @@ from pynetdicom.transport import AssociationServer, RequestHandler
 from common import metrics
 from common.errors import ConfigurationError
 from common.logs import get_logger
+from common.peers import Peer
 from common.settings import Settings
 from dicom_listener.buffered_socket import BufferedSocket
-from dicom_listener.contexts import supported_contexts
-from dicom_listener.peers import Admission, Caller, Certificate
+from dicom_listener.contexts import peer_contexts, supported_contexts
+from dicom_listener.event_reports import ReportingProvider
+from dicom_listener.peers import LOOPBACK, Admission, Caller, Certificate
 from dicom_listener.reception import (
     IMPLEMENTATION_CLASS_UID,
     IMPLEMENTATION_VERSION_NAME,
@@ -29,12 +31,12 @@ from dicom_listener.reception import (
     Reception,
 )
 from dicom_listener.statuses import Answer
-from dicom_listener.streaming import StreamingProvider
 from dicom_listener.tls import HANDSHAKE_S, Handshakes, certificate_of
 from dicom_listener.transfer import TransferProvider
 
 # A request to associate lists up to 128 classes with their syntaxes: this is ten times the largest.
 _MAX_NEGOTIATION_BYTES = 1 << 20
+_MAX_COMMITMENT_BYTES = 2 << 20  # 10,000 objects of two UIDs each
 _ACCEPT_POLL_S = 0.2
 _NEGOTIATION_POLL_S = 0.0002
 _TRANSFER_POLL_S = 0.001
@@ -92,12 +94,13 @@ class Acceptor(Association):
         super().__init__(ae, "acceptor")
         self._reach = reach
         self.certificate: Certificate | None = None
-        self.provider = StreamingProvider(self, reach.receive)
+        self.peer: Peer = LOOPBACK  # until its request says who it is
+        self.provider = ReportingProvider(self, self._receive_in_turn)
         self.dimse = self.provider
         if reach.direct:
             self.dul = TransferProvider(
                 self,
-                receive=reach.receive,
+                receive=self._receive_in_turn,
                 store=reach.store,
                 is_between_messages=lambda: not self.provider.is_receiving,
                 max_pdu_bytes=max(reach.settings.dicom_max_pdu_bytes, _MAX_NEGOTIATION_BYTES),
@@ -107,6 +110,26 @@ class Acceptor(Association):
         # pynetdicom polls; until the association stands, its sender waits for each turn.
         self.dul._run_loop_delay = _NEGOTIATION_POLL_S
         self.bind(evt.EVT_ESTABLISHED, _poll_at_leisure)
+
+    def serve_as(self, peer: Peer) -> None:
+        """Offer what the rule for this sender allows, no faster than it allows."""
+        self.peer = peer
+        self.acceptor.supported_contexts = peer_contexts(
+            store=peer.store, storage_commitment=peer.storage_commitment
+        )
+        if peer.storage_commitment:
+            self.provider.max_message_bytes = _MAX_COMMITMENT_BYTES
+        if peer.bytes_per_s is not None:
+            pace = self._reach.admission.pace_of(peer)
+            cast(BufferedSocket, self.dul.socket).pace = lambda count: pace.take(count, self._ends)
+
+    def _receive_in_turn(self, announced: Announced) -> Reception:
+        if self.peer.objects_per_s is not None:
+            self._reach.admission.pace_of(self.peer).begin_object(self._ends)
+        return self._reach.receive(announced)
+
+    def _ends(self) -> bool:
+        return self._kill or self._reach.admission.is_stopping
 
     def run_reactor(self) -> None:
         """Serve the sender until it releases, aborts, falls silent or vanishes."""
@@ -303,10 +326,11 @@ class AcceptorServer(AssociationServer):
             application_context=str(request.application_context_name),
             certificate=association.certificate,
         )
-        refusal = self.reach.admission.admit(caller, association)
-        if refusal is None:
+        admitted = self.reach.admission.admit(caller, association)
+        if isinstance(admitted, Peer):
+            association.serve_as(admitted)
             return
-        reason = refusal.name.lower()
+        reason = admitted.name.lower()
         metrics.REJECTED.labels(reason).inc()
         log.warning(
             "association_rejected",
@@ -315,7 +339,7 @@ class AcceptorServer(AssociationServer):
             source_address=caller.address,
             reason=reason,
         )
-        association.acse.send_reject(*refusal.value)
+        association.acse.send_reject(*admitted.value)
         association.kill()
 
 

@@ -12,7 +12,11 @@ from pynetdicom import (
 )
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.service_class import StorageServiceClass
-from pynetdicom.sop_class import Verification, uid_to_service_class  # pyright: ignore
+from pynetdicom.sop_class import (
+    StorageCommitmentPushModel,  # pyright: ignore[reportAttributeAccessIssue]
+    Verification,  # pyright: ignore[reportAttributeAccessIssue]
+    uid_to_service_class,
+)
 
 # Of the syntaxes that one context offers, the first of these is taken: no loss before small size,
 # and what nothing has to decode before what something does.
@@ -87,6 +91,16 @@ def supported_contexts() -> SharedContexts:
             register_uid(uid, UID(uid).keyword, StorageServiceClass)
     contexts = SharedContexts([_context(str(Verification), DEFAULT_TRANSFER_SYNTAXES)])
     contexts.extend(_context(uid, transfer_syntaxes()) for uid in storage_classes())
+    return contexts
+
+
+@cache
+def peer_contexts(*, store: bool, storage_commitment: bool) -> SharedContexts:
+    """Make the contexts that a peer may use; what it may not, it finds unsupported."""
+    every = supported_contexts()
+    contexts = SharedContexts(every if store else every[:1])
+    if storage_commitment:
+        contexts.append(_context(str(StorageCommitmentPushModel), DEFAULT_TRANSFER_SYNTAXES))
     return contexts
 
 

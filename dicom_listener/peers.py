@@ -6,9 +6,12 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from threading import Lock
 from typing import Protocol
 
+from common.peers import ANY, Peer
 from common.settings import Settings
+from dicom_listener.pace import Pace
 
 APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"
+LOOPBACK = Peer.model_validate({"ae_title": ANY, "addresses": ("127.0.0.0/8", "::1/128")})
 
 
 class Refusal(Enum):
@@ -54,50 +57,78 @@ class Admission:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._lock = Lock()
-        self._holders: set[Living] = set()
+        self._holders: dict[Living, Peer] = {}
+        self._paces: dict[Peer, Pace] = {}
         self._stopping = False
 
-    def admit(self, caller: Caller, holder: Living) -> Refusal | None:
-        """Give the caller a place, or say why not. Safe to call from many threads."""
-        refusal = self._refuse(caller)
-        if refusal is not None:
-            return refusal
+    def admit(self, caller: Caller, holder: Living) -> Peer | Refusal:
+        """Give the caller a place and its rule, or say why not. Safe to call from many threads."""
+        if caller.application_context != APPLICATION_CONTEXT:
+            return Refusal.APPLICATION_CONTEXT_UNKNOWN
+        peer = peer_of(caller, self._settings)
+        if peer is None:
+            return Refusal.CALLING_AE_TITLE_UNKNOWN
+        if caller.called_ae_title.strip() != self._settings.ae_title.strip():
+            return Refusal.CALLED_AE_TITLE_UNKNOWN
         with self._lock:
-            self._holders = {one for one in self._holders if one.is_alive()}
+            self._holders = {one: its for one, its in self._holders.items() if one.is_alive()}
             if self._stopping:
                 return Refusal.STOPPING
             if len(self._holders) >= self._settings.dicom_max_associations:
                 return Refusal.LIMIT_EXCEEDED
-            self._holders.add(holder)
-        return None
+            of_peer = sum(its == peer for its in self._holders.values())
+            if peer.max_associations is not None and of_peer >= peer.max_associations:
+                return Refusal.LIMIT_EXCEEDED
+            self._holders[holder] = peer
+        return peer
+
+    def pace_of(self, peer: Peer) -> Pace:
+        """Give what all associations of a peer share of its rate."""
+        with self._lock:
+            return self._paces.setdefault(peer, Pace(peer.objects_per_s, peer.bytes_per_s))
 
     def release(self, holder: Living) -> None:
         """Free a place before its thread has quite ended."""
         with self._lock:
-            self._holders.discard(holder)
+            self._holders.pop(holder, None)
+
+    @property
+    def is_stopping(self) -> bool:
+        """Say whether nobody is admitted any more."""
+        return self._stopping
 
     def stop(self) -> None:
         """Admit nobody from now on."""
         with self._lock:
             self._stopping = True
 
-    def _refuse(self, caller: Caller) -> Refusal | None:
-        if caller.application_context != APPLICATION_CONTEXT:
-            return Refusal.APPLICATION_CONTEXT_UNKNOWN
-        if not is_admitted(caller, self._settings):
-            return Refusal.CALLING_AE_TITLE_UNKNOWN
-        if caller.called_ae_title.strip() != self._settings.ae_title.strip():
-            return Refusal.CALLED_AE_TITLE_UNKNOWN
-        return None
-
 
 def is_admitted(caller: Caller, settings: Settings) -> bool:
-    """Say whether the site's list, or loopback, admits this title from this address."""
+    """Say whether the site's rules, or loopback, admit this caller."""
+    return peer_of(caller, settings) is not None
+
+
+def peer_of(caller: Caller, settings: Settings) -> Peer | None:
+    """Find the rule for a caller: the first with its title, address and certificate.
+
+    A caller on loopback that no rule names may store. One that a rule names by title and address
+    must prove to be it where the rule says how.
+    """
     address = plain_address(caller.address)
-    if address.is_loopback:
-        return True
     title = caller.calling_ae_title.strip()
-    return any(peer.admits(title, str(address)) for peer in settings.dicom_peers)
+    named = [peer for peer in settings.peers if peer.admits(title, str(address))]
+    proven = (peer for peer in named if _proves(caller.certificate, peer))
+    return next(proven, LOOPBACK if address.is_loopback and not named else None)
+
+
+def _proves(certificate: Certificate | None, peer: Peer) -> bool:
+    if not peer.needs_certificate:
+        return True
+    return (
+        certificate is not None
+        and peer.certificate_name in (None, certificate.common_name)
+        and peer.certificate_sha256 in (None, certificate.sha256)
+    )
 
 
 def plain_address(text: str) -> IPv4Address | IPv6Address:

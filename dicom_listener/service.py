@@ -4,10 +4,11 @@ import gc
 import signal
 import ssl
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from threading import Event as Flag
+from typing import Any
 
 from pynetdicom import evt
 from sqlalchemy import inspect
@@ -20,6 +21,8 @@ from common.logs import configure_logs, get_logger
 from common.queue import make_celery, ring
 from common.settings import Settings
 from common.tables import Instance
+from dicom_listener.commitment_request import CommitmentService
+from dicom_listener.committing import Committers
 from dicom_listener.connections import AcceptorServer, Reach
 from dicom_listener.ledger import Ledger
 from dicom_listener.library_log import quiet_pynetdicom
@@ -83,12 +86,16 @@ class Listener:
             ring=self._ringer.ring,
         )
         reach = Reach(settings, Admission(settings), self._spool.receive, receiver.store, direct)
-        handlers = [
+        handlers: list[tuple[Any, Callable[..., Any]]] = [
             (evt.EVT_C_STORE, receiver.handle_store),
             (evt.EVT_C_ECHO, receiver.handle_echo),
         ]
         self._servers: list[AcceptorServer] = []
         try:
+            sessions = make_sessions(self._engine)
+            self._committers = Committers(sessions, archive, settings)
+            commitment = CommitmentService(sessions, self._committers.begin)
+            handlers.append((evt.EVT_N_ACTION, commitment.handle_action))
             for port, context in _doors(settings):
                 self._servers.append(AcceptorServer(reach, handlers, port=port, tls=context))
             self._door = watched(settings, self._engine, self._moves)
@@ -103,6 +110,7 @@ class Listener:
         """Accept associations from now on."""
         self._door.start()
         self._ringer.start()
+        self._committers.start()
         for server in self._servers:
             server.start()
 
@@ -123,6 +131,7 @@ class Listener:
         with ThreadPoolExecutor(len(self._servers)) as stopping:
             ended = all(stopping.map(lambda server: server.stop(grace_s), self._servers))
         self._door.stop()
+        self._committers.stop()
         self._ringer.stop()
         self._spool.close()
         self._ledger.close()
@@ -180,7 +189,7 @@ def serve(settings: Settings) -> None:
         port=settings.dicom_port,
         tls_port=settings.dicom_tls_port,
         tls=is_secured(settings),
-        peers=len(settings.dicom_peers),
+        peers=len(settings.peers),
     )
     stopping.wait()
     listener.stop()

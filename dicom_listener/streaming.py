@@ -36,6 +36,7 @@ class StreamingProvider(DIMSEServiceProvider):
         self._open: set[Reception] = set()
         self._in_memory_bytes = 0
         self._is_cut_off = False
+        self.max_message_bytes = MAX_COMMAND_BYTES  # of what is no C-STORE
 
     @property
     def is_receiving(self) -> bool:
@@ -85,7 +86,7 @@ class StreamingProvider(DIMSEServiceProvider):
                 raise MessageRefusedError("another message within a data set")
             return
         self._in_memory_bytes += len(data)
-        if self._in_memory_bytes > MAX_COMMAND_BYTES:
+        if self._in_memory_bytes > self.max_message_bytes:
             raise MessageRefusedError("a message larger than the bound that is no C-STORE")
 
     def _announce(self, message: C_STORE_RQ, context_id: int) -> Announced:

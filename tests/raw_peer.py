@@ -105,6 +105,18 @@ def echo_command() -> bytes:
     )
 
 
+def action_command(message_id: int = 9) -> bytes:
+    """Write the command set of an N-ACTION that asks for storage commitment."""
+    return _command(
+        _element(0x0003, b"1.2.840.10008.1.20.1"),
+        _element(0x0100, struct.pack("<H", 0x0130)),
+        _element(0x0110, struct.pack("<H", message_id)),
+        _element(0x0800, struct.pack("<H", 1)),
+        _element(0x1001, b"1.2.840.10008.1.20.1.1"),
+        _element(0x1008, struct.pack("<H", 1)),
+    )
+
+
 def _command(*elements: bytes) -> bytes:
     body = b"".join(elements)
     return _element(0, struct.pack("<L", len(body))) + body
