@@ -39,10 +39,11 @@ class Ledger:
                     pooled = self._idle.pop()
                 except IndexError:  # another thread was faster
                     break
+                connection = _connection(pooled)  # the pool forgets it when it is dead
                 try:
                     return self._run(pooled, step)
                 except psycopg.OperationalError:
-                    if not _connection(pooled).closed:
+                    if not connection.closed:
                         raise
                     self.close()  # it died since it was last used, and so did the others
             return self._run(self._engine.raw_connection(), step)
