@@ -112,9 +112,8 @@ def ring(app: Celery, analysis_id: int, *, times: int = 1) -> bool:
     try:
         with app.connection_for_write() as connection:
             for _ in range(times):
-                app.send_task(
-                    ANALYSE, args=(analysis_id,), connection=connection, retry=False, expires=3600
-                )
+                # Without an expiry: that is an instant on our clock, judged by the worker's.
+                app.send_task(ANALYSE, args=(analysis_id,), connection=connection, retry=False)
     except (OperationalError, RedisError, OSError) as error:
         log.warning("bell_unheard", reason=type(error).__name__)
         return False
