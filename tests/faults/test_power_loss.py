@@ -8,6 +8,15 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+from sqlalchemy import create_engine, text
+
+from common.database import DURABILITY
+from common.errors import ConfigurationError
+from common.settings import Settings
+from dicom_listener.service import Listener
+from firstread.doctor import examine
+from tests.e2e.running import free_port
 from tests.faults.stack import Stack
 
 CALLS = "fsync,fdatasync,rename,renameat,renameat2,mkdir,sendto,recvfrom,write,sendmsg"
@@ -91,21 +100,23 @@ def test_an_object_is_on_disk_and_committed_before_its_sender_hears_success(
         began = answer.ended
 
 
-def test_doctor_and_listener_refuse_a_database_that_may_lose_commits() -> None:
-    with Stack(workers=0) as stack:
-        listener = stack.listeners[0]
-        for name in ("fsync", "full_page_writes", "synchronous_commit"):
-            assert listener.terminate() == 0
-            stack.postgres.tell(f"ALTER SYSTEM SET {name} = off")
-            stack.postgres.tell("SELECT pg_reload_conf()")
-            status, told = stack.run("doctor")
-            assert f"durability: {name} is off" in told
-            assert status == 1
-            listener.start()
-            assert listener.process is not None
-            assert listener.process.wait(30) != 0
-            assert f"{name} is off" in listener.told()
-            stack.postgres.tell(f"ALTER SYSTEM RESET {name}")
-            stack.postgres.tell("SELECT pg_reload_conf()")
-            listener.start()
-            listener.wait_ready()
+@pytest.mark.parametrize("name", DURABILITY)
+def test_doctor_and_listener_refuse_a_database_that_may_lose_commits(
+    name: str, postgres: str, settings: Settings
+) -> None:
+    admin = create_engine(postgres, isolation_level="AUTOCOMMIT")
+    with admin.connect() as connection:
+        connection.execute(text(f"ALTER SYSTEM SET {name} = off"))
+        connection.execute(text("SELECT pg_reload_conf()"))
+    try:
+        findings = {finding.subject: finding for finding in examine(settings)}
+        assert not findings["durability"].ok
+        assert findings["durability"].says.startswith(f"{name} is off")
+        with pytest.raises(ConfigurationError, match=f"{name} is off"):
+            Listener(settings.model_copy(update={"dicom_port": free_port()}))
+    finally:
+        with admin.connect() as connection:
+            connection.execute(text(f"ALTER SYSTEM RESET {name}"))
+            connection.execute(text("SELECT pg_reload_conf()"))
+        admin.dispose()
+    assert {one.subject: one.ok for one in examine(settings)}["durability"]
