@@ -37,6 +37,7 @@ class Sending:
         prefix: Sequence[str] = (),
         patience_s: float = 120,
         pause_s: float = 0.2,
+        rest_s: float = 0.0,
         make: Callable[[], Sent] | None = None,
     ) -> None:
         """Describe it.
@@ -51,6 +52,7 @@ class Sending:
             prefix: Put before storescu, as ``ip netns exec NAME``.
             patience_s: A sender without any answer for so long gives up what it holds.
             pause_s: Between a failed storescu and the next.
+            rest_s: Between one whose objects are all acknowledged and the next.
             make: Makes the next object; ``objects.make`` if not given.
         """
         self.objects = objects
@@ -65,6 +67,7 @@ class Sending:
         self._prefix = prefix
         self._patience_s = patience_s
         self._pause_s = pause_s
+        self._rest_s = rest_s
         self._make = make or objects.make
         self._enough = Event()
         self._lock = Lock()
@@ -130,6 +133,7 @@ class Sending:
                     answered_at = time.monotonic()
                 pending = left
                 if not pending:
+                    self._enough.wait(self._rest_s)
                     break
                 with self._lock:
                     self.broken += 1

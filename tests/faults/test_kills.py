@@ -81,7 +81,7 @@ def test_workers_killed_amid_their_batches_lose_nothing_and_do_nothing_twice() -
     case = "worker killed amid its batch"
     dice = chance(case)
     with Stack(workers=2, load="load_slow_number") as stack:
-        sending = stack.send(at_least=1500)
+        sending = stack.send(at_least=1500, per_association=10, rest_s=2.0)
 
         def blow() -> None:
             worker = dice.choice(stack.workers)
@@ -107,7 +107,7 @@ def test_beat_and_redis_killed_with_and_without_its_data_delay_work_and_lose_non
     case = "beat and Redis killed"
     dice = chance(case)
     with Stack() as stack:
-        sending = stack.send(at_least=1500)
+        sending = stack.send(at_least=1000, per_association=10, rest_s=1.0)
 
         def blow() -> None:
             time.sleep(dice.uniform(0.2, 1.5))
@@ -127,7 +127,7 @@ def test_postgres_killed_and_started_again_has_every_acknowledged_row() -> None:
     case = "Postgres killed"
     dice = chance(case)
     with Stack() as stack:
-        sending = stack.send(at_least=1500)
+        sending = stack.send(at_least=1000, per_association=10, rest_s=1.0)
 
         def blow() -> None:
             time.sleep(dice.uniform(0.2, 2.5))
@@ -148,7 +148,7 @@ def test_everything_killed_in_turns_loses_nothing_and_does_nothing_twice() -> No
     case = "all of them killed"
     dice = chance(case)
     with Stack(listeners=2, workers=2) as stack:
-        sending = stack.send(at_least=3000, images_per_study=2)
+        sending = stack.send(at_least=2000, per_association=10, rest_s=0.5, images_per_study=2)
 
         def kill_redis() -> None:
             stack.redis.kill()
@@ -188,7 +188,7 @@ def test_everything_killed_in_turns_loses_nothing_and_does_nothing_twice() -> No
             dice.choice(blows)()
             stack.revive()
 
-        strike(stack, sending, 60, blow)
+        strike(stack, sending, 50, blow)
         stack.revive_all()
         finish(stack, sending, case)
 
