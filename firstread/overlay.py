@@ -1,5 +1,6 @@
 """Draw a heatmap over its radiograph or slide, on an absolute scale with a legend."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -12,6 +13,8 @@ MAX_SIDE_PX = 1024
 _OPACITY = 0.6
 _LEGEND_WIDTH_PX = 96
 _BAR_WIDTH_PX = 14
+_BAR_PX = (80, 300)  # at least, at most
+_BAR_TOP_PX, _LINE_PX = 40, 18
 _INK = (200, 200, 200)
 _BACKGROUND = 16
 
@@ -33,10 +36,11 @@ def draw_overlay(
         heatmap: (rows, columns) in [0, 1] over the encoder's input.
         affine: From the encoder's input to pixels of the image, see ``Prepared``.
         size_px: Rows and columns of the image that the affine speaks of.
-        caption: One line under the legend.
+        caption: Written under the legend, a word a line; never cut off.
 
     Returns:
         uint8 (h', w', 3), BGR as OpenCV has it; the longer side of the radiograph at most 1024.
+        Where the legend needs more rows than the radiograph has, the background fills them.
     """
     rows, columns = _shown_size(grey.shape)
     shown = cv2.resize(grey, (columns, rows), interpolation=cv2.INTER_AREA)
@@ -79,7 +83,11 @@ def _blend(
     colours = _colour(heat)
     opacity = _OPACITY * heat[..., None]
     blended = np.rint(picture * (1 - opacity) + colours * opacity).astype(np.uint8)
-    return np.hstack([blended, _draw_legend(rows, caption)])
+    words = caption.split()
+    least = _BAR_TOP_PX + _BAR_PX[0] + 28 + _LINE_PX * len(words)
+    filling = ((0, max(0, least - rows)), (0, 0), (0, 0))
+    blended = np.pad(blended, filling, constant_values=_BACKGROUND)
+    return np.hstack([blended, _draw_legend(len(blended), words)])
 
 
 def write_overlay(overlay: NDArray[np.uint8], path: Path) -> None:
@@ -117,12 +125,11 @@ def _colour(heat: NDArray[np.float32]) -> NDArray[np.float32]:
     return cv2.applyColorMap(steps, cv2.COLORMAP_INFERNO).astype(np.float32)
 
 
-def _draw_legend(rows: int, caption: str) -> NDArray[np.uint8]:
-    """Show every tenth of the scale as it looks over mid grey."""
+def _draw_legend(rows: int, words: Sequence[str]) -> NDArray[np.uint8]:
+    """Show the scale as it looks over mid grey, and the words under it."""
     legend = np.full((rows, _LEGEND_WIDTH_PX, 3), _BACKGROUND, dtype=np.uint8)
-    if rows < 120:
-        return legend
-    top, bottom, left = 40, min(rows - 40, 340), 12
+    top, left = _BAR_TOP_PX, 12
+    bottom = min(rows - 28 - _LINE_PX * len(words), top + _BAR_PX[1])
     heat = np.linspace(1.0, 0.0, bottom - top, dtype=np.float32)[:, None]
     heat = np.repeat(heat, _BAR_WIDTH_PX, axis=1)
     opacity = _OPACITY * heat[..., None]
@@ -132,8 +139,8 @@ def _draw_legend(rows: int, caption: str) -> NDArray[np.uint8]:
         row = round(bottom - value * (bottom - top))
         _write(legend, f"{value:.1f}", (left + _BAR_WIDTH_PX + 8, row + 5))
     _write(legend, "heatmap", (left, 24))
-    for line, words in enumerate(caption.split()):
-        _write(legend, words, (left, bottom + 28 + 18 * line))
+    for line, word in enumerate(words):
+        _write(legend, word, (left, bottom + 28 + _LINE_PX * line))
     return legend
 
 

@@ -142,10 +142,22 @@ def _draw(one: Seen, prediction: "Prediction | str | None", path: Path) -> Path 
         prediction.heatmap,
         examined.affine,
         size_px=(examined.rows, examined.columns),
-        caption=f"probability {bundle.interpret(prediction.score).probability:.2f}",
+        caption=caption_of(bundle, prediction.score),
     )
     write_overlay(overlay, path)
     return path
+
+
+def caption_of(bundle: Bundle, score: float) -> str:
+    """Say what an overlay's image scored, and at which prevalence that holds."""
+    probability = bundle.interpret(score).probability
+    number = "< 0.01" if probability < 0.01 else "> 0.99" if probability > 0.99 else None
+    said = f"probability {number or f'{probability:.2f}'}"
+    if bundle.site_prevalence is not None:
+        return f"{said} corrected to prevalence {bundle.site_prevalence.prevalence:.1%}"
+    if bundle.calibrator is None:
+        return said
+    return f"{said} calibrated at prevalence {bundle.calibrator.prevalence:.1%}"
 
 
 def _to_line(one: Seen, prediction: "Prediction | str | None", drawn: Path | None) -> TriageLine:
