@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 SHELL := /bin/bash
 
 .DEFAULT_GOAL := help
-.PHONY: help env system demo up test test-data faults check bench import-full compact-bundle model-results kill-test docs clean
+.PHONY: help env system demo up test test-data faults check audit bench import-full compact-bundle model-results kill-test docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,11 +57,16 @@ faults: env system ## pull every plug while scanners send, and print what was co
 	@FIRSTREAD_FAULT_TABLE=build/faults.csv $(BIN)/python -m pytest -m faults tests/faults; status=$$?; \
 	[ ! -f build/faults.csv ] || $(BIN)/python -m tests.faults.tally build/faults.csv; exit $$status
 
-check: env ## lint, format, types, import rules
+check: env ## lint (security rules too), format, types, import rules, pins and licences
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 	$(BIN)/lint-imports
+	$(BIN)/python -m tests.dependencies
+
+audit: env ## ask the advisory databases about every pinned version (needs the internet)
+	$(PYTHON) -m venv build/audit && build/audit/bin/pip install -q pip-audit==2.10.1
+	build/audit/bin/pip-audit --strict --no-deps --disable-pip -r constraints.txt
 
 bench: env ## print the benchmarks' ratios; Orthanc and DCMTK are compared with where installed
 	@for file in $$(grep -l '^def main' bench/*.py); do $(BIN)/python -m "bench.$$(basename "$$file" .py)" || exit 1; done

@@ -5,6 +5,7 @@ import os
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from platformdirs import user_data_path
@@ -202,6 +203,19 @@ class Settings(BaseSettings):
     accept_secondary_capture: bool = Field(
         default=False, description="Analyse radiographs sent as Secondary Capture"
     )
+
+    @field_validator("database_url", "broker_url", mode="after")
+    @classmethod
+    def _parse_address(cls, value: SecretStr | None) -> SecretStr | None:
+        """Refuse here what others would refuse with the address, and its password, in the text."""
+        try:
+            if value is not None and urlsplit(value.get_secret_value()).port == 0:
+                raise ValueError
+        except ValueError:
+            raise ValueError(
+                "not an address; write @ : / ? # of a password as %40 %3A %2F %3F %23"
+            ) from None
+        return value
 
     @field_validator("dicom_peers", mode="before")
     @classmethod

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import ConfigurationError
+from common.secret_files import is_secret
 from common.settings import Peer, Settings, get_settings
 
 
@@ -79,3 +80,53 @@ def test_a_password_is_never_printed() -> None:
 
 def test_a_peer_of_the_other_address_family_is_not_admitted() -> None:
     assert not Peer.parse("*@10.0.0.0/8").admits("ANY", "::1")
+
+
+def test_a_secret_comes_from_a_file_that_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name, field in Settings.model_fields.items():
+        if not is_secret(field):
+            continue
+        path = tmp_path / name
+        path.write_text(f"scheme://user:in-{name}@host/x\n")
+        settings = settings_of(monkeypatch, **{f"FIRSTREAD_{name.upper()}_FILE": str(path)})
+        assert getattr(settings, name).get_secret_value() == f"scheme://user:in-{name}@host/x"
+        assert f"in-{name}" not in repr(settings)
+    assert {"database_url", "broker_url"} <= {
+        name for name, field in Settings.model_fields.items() if is_secret(field)
+    }
+
+
+def test_a_secret_named_twice_is_refused_without_being_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "url").write_text("postgresql+psycopg://u:from-file@db/f")
+    with pytest.raises(ConfigurationError, match="keep one") as refused:
+        settings_of(
+            monkeypatch,
+            FIRSTREAD_DATABASE_URL="postgresql+psycopg://u:from-variable@db/f",
+            FIRSTREAD_DATABASE_URL_FILE=str(tmp_path / "url"),
+        )
+    assert "from-" not in str(refused.value)
+
+
+@pytest.mark.parametrize("content", [None, "", "\n"])
+def test_a_secrets_file_that_holds_nothing_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: str | None
+) -> None:
+    path = tmp_path / "url"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(ConfigurationError, match=r"FIRSTREAD_BROKER_URL_FILE: .*url"):
+        settings_of(monkeypatch, FIRSTREAD_BROKER_URL_FILE=str(path))
+
+
+@pytest.mark.parametrize("password", ["se/cret", "secret:x/", "[secret", "secret?"])
+def test_an_address_that_cannot_be_is_refused_without_its_password(
+    monkeypatch: pytest.MonkeyPatch, password: str
+) -> None:
+    url = f"postgresql+psycopg://u:{password}@db:5432/f"
+    with pytest.raises(ConfigurationError, match="FIRSTREAD_DATABASE_URL") as refused:
+        settings_of(monkeypatch, FIRSTREAD_DATABASE_URL=url)
+    assert "cret" not in str(refused.value)
