@@ -16,6 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
+from bench.memory import peak_mb
+
 SIDE_PX = 512
 ENCODERS = {
     "compact": ({"kind": "compact_davit"}, 192),
@@ -82,21 +84,15 @@ def read(folder: Path) -> dict[str, float]:
     from model.bundles import read_bundle
 
     pipeline = load(read_bundle(folder / "bundle"), Settings.model_validate({"device": "cpu"}))
-    before_mb = _peak_mb()
+    before_mb = peak_mb()
     started = time.monotonic()
     (unit,) = pipeline.find_units([folder / "series"])
     pipeline.analyse(unit, folder)
     return {
         "seconds": time.monotonic() - started,
         "before_mb": before_mb,
-        "peak_mb": _peak_mb(),
+        "peak_mb": peak_mb(),
     }
-
-
-def _peak_mb() -> float:
-    """Read the greatest resident size of this process; getrusage would count its parent's too."""
-    status = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) / 1024
 
 
 if __name__ == "__main__":

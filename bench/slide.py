@@ -20,6 +20,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.memory import peak_mb
+
 SIDES = (4_000, 40_000)
 FRAME_PX = 512
 MPP_UM = 0.5
@@ -136,7 +138,7 @@ def read(folder: Path) -> dict[str, float]:
             Path(scratch) / "bundle", encoder=ENCODER, tiling=SlideTiling(colour="grey")
         )
         pipeline = load_slide_pipeline(bundle, "cpu")
-        before = _peak_mb()
+        before = peak_mb()
         started = time.perf_counter()
         with open_slide(sorted(folder.glob("*.dcm"))) as slide:
             reading = pipeline.read(slide, Path(scratch) / "map.raw")
@@ -148,14 +150,8 @@ def read(folder: Path) -> dict[str, float]:
             "cells": rows * columns,
             "seconds": time.perf_counter() - started,
             "before_mb": before,
-            "peak_mb": _peak_mb(),
+            "peak_mb": peak_mb(),
         }
-
-
-def _peak_mb() -> float:
-    """Read the greatest resident size of this process; getrusage would count its parent's too."""
-    status = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) / 1024
 
 
 if __name__ == "__main__":
