@@ -135,7 +135,7 @@ class Network:
         """Let a host send no faster than this (``256kbit``); its packets queue up."""
         held = self._tc(host, "qdisc", "show")
         assert "tbf" not in held
-        limits = ("rate", rate, "burst", "16kb", "latency", "2s")
+        limits = ("rate", rate, "burst", "2kb", "latency", "2s")
         self._tc(host, "qdisc", "add", "dev", "eth0", "root", "tbf", *limits)
         try:
             yield

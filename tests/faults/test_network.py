@@ -98,9 +98,9 @@ def test_dropped_packets_lose_nothing(site: Cluster, pair: tuple[str, str]) -> N
     ("host", "rate"),
     [
         ("sender", "512kbit"),
-        ("listener1", "512kbit"),
-        ("worker1", "256kbit"),
-        ("database", "256kbit"),
+        ("listener1", "64kbit"),
+        ("worker1", "64kbit"),
+        ("database", "128kbit"),
         ("broker", "32kbit"),
     ],
 )

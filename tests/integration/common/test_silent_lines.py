@@ -91,7 +91,7 @@ def test_a_consumer_on_a_half_open_connection_to_redis_asks_again_on_a_new_one(
         taken[0].ack()
         with pytest.raises(TimeoutError):
             connection.drain_events(timeout=0.5)  # it waits for the next by now
-        assert int(relay.tell("freeze").split()[0]) > 0
+        assert int(relay.tell("freeze").split()[0]) > 0  # connections
         time.sleep(2)  # what it asked Redis for is over: a message given to a dead line is lost
         assert ring(direct, 2)
         started = time.monotonic()
