@@ -11,7 +11,7 @@ from common.errors import ConfigurationError
 from common.metrics_server import MetricsServer
 from common.readiness import archive_check, database_check
 from common.settings import Settings
-from dicom_listener.certificate_expiry import expires_at
+from dicom_listener.certificate_expiry import valid_until
 from dicom_listener.connections import Acceptor
 
 
@@ -34,7 +34,7 @@ def watched(settings: Settings, engine: Engine, moves: Callable[[], bool]) -> Me
     metrics.RESERVE_BYTES.set(settings.archive_reserve_bytes)
     if settings.dicom_tls_certificate is not None:
         try:
-            ends_at = expires_at(settings.dicom_tls_certificate)
+            ends_at = min(valid_until(settings.dicom_tls_certificate))
         except (OSError, ValueError) as error:
             raise ConfigurationError(f"FIRSTREAD_DICOM_TLS_CERTIFICATE: {error}") from error
         metrics.CERTIFICATE_EXPIRY.set(ends_at.timestamp())

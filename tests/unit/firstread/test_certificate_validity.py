@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from common.settings import Settings
-from firstread.certificate_validity import judge_tls, valid_until
+from dicom_listener.certificate_expiry import valid_until
+from firstread.certificate_validity import judge_tls
 from tests.certificates import Authority
 
 
