@@ -60,7 +60,7 @@ BUILD = Gauge(
 RECEIVED = Counter(
     "firstread_objects_received",
     "Objects answered Success",
-    ["outcome"],  # stored, repeated, revised
+    ["outcome"],  # stored, repeated, revised; restored: retention had deleted it
     registry=REGISTRY,
 )
 RECEIVED_BYTES = Counter(

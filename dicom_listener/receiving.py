@@ -42,7 +42,7 @@ _STATUSES: dict[type[SenderError], StoreStatus] = {
 # Found once: each is touched by every object.
 _RECEIVED = {
     f"instance_{outcome}": metrics.RECEIVED.labels(outcome)
-    for outcome in ("stored", "repeated", "revised")
+    for outcome in ("stored", "repeated", "revised", "restored")
 }
 _RECEIVED_QUEUED = metrics.HOP_SECONDS.labels("received_queued")
 
