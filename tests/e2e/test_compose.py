@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -20,7 +21,13 @@ from common.settings import Settings
 from firstread.services import echo, page_answers
 from tests.conftest import REPOSITORY
 from tests.e2e.running import eventually, free_port
+from tests.unit.common.test_metrics_server import free_ports
 
+SERVICES = ("listener", "worker", "beat", "dashboard")
+HOPS = (
+    "received_queued", "queued_claimed", "claimed_decoded", "decoded_scored", "scored_committed",
+    "received_committed",
+)  # fmt: skip
 SECRETS = {
     "POSTGRES_PASSWORD": "not-a-secret-1",
     "REDIS_PASSWORD": "not-a-secret-2",
@@ -168,6 +175,7 @@ class Deployment:
     def __init__(self, services: dict[str, Any], servers: Servers, home: Path) -> None:
         self.services, self.servers, self.home = services, servers, home
         self.dicom_port, self.dashboard_port = free_port(), free_port()
+        self.metrics_port = free_ports()
 
     def variables(self, name: str) -> dict[str, str]:
         """Give a service's environment with the container's surroundings replaced."""
@@ -184,6 +192,7 @@ class Deployment:
         environment["FIRSTREAD_ARCHIVE_RESERVE_BYTES"] = "0"  # the test machine's disk, not ours
         environment["FIRSTREAD_DICOM_PORT"] = str(self.dicom_port)
         environment["FIRSTREAD_DASHBOARD_PORT"] = str(self.dashboard_port)
+        environment["FIRSTREAD_METRICS_PORT"] = str(self.metrics_port)
         return {"PATH": os.environ["PATH"], "HOME": str(self.home), **environment}
 
     def command(self, name: str) -> list[str]:
@@ -199,6 +208,24 @@ class Deployment:
             command, env=self.variables(name), cwd=REPOSITORY, capture_output=True, text=True,
             timeout=240, check=False,
         )  # fmt: skip
+
+    def is_healthy(self, name: str) -> bool:
+        """Run a service's health check as the container engine would."""
+        kind, program, *arguments = self.services[name]["healthcheck"]["test"]
+        assert (kind, program) == ("CMD", "python")
+        done = subprocess.run(
+            [sys.executable, *arguments], env=self.variables(name), capture_output=True,
+            timeout=30, check=False,
+        )  # fmt: skip
+        return done.returncode == 0
+
+    def metrics(self, name: str) -> dict[str, float]:
+        """Scrape a service; gives each series by its name and labels."""
+        port = self.metrics_port + SERVICES.index(name)
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+            lines = answer.read().decode().splitlines()
+        pairs = (line.rpartition(" ") for line in lines if not line.startswith("#"))
+        return {name: float(value) for name, _, value in pairs}
 
     def start(self, name: str, stack: ExitStack) -> subprocess.Popen[bytes]:
         """Start a service that stays, until the stack of contexts closes."""
@@ -240,13 +267,16 @@ def test_the_services_of_the_file_carry_studies_to_their_results(deployment: Dep
     migrated = deployment.run("migrate")
     assert migrated.returncode == 0, migrated.stderr
     with ExitStack() as stack:
-        for name in ("listener", "worker", "beat", "dashboard"):
+        assert not any(deployment.is_healthy(name) for name in SERVICES)
+        for name in SERVICES:
             deployment.start(name, stack)
         settings = Settings.model_validate(
             {"dicom_port": deployment.dicom_port, "dashboard_port": deployment.dashboard_port}
         )
         assert eventually(lambda: echo(settings), 120), logs(deployment)
         assert eventually(lambda: page_answers(settings), 120), logs(deployment)
+        for name in SERVICES:
+            assert eventually(lambda name=name: deployment.is_healthy(name), 120), logs(deployment)
         sent = deployment.run(
             "beat", "simulate", "--plain", "--count", "3", "--rate", "100",
             "--to", f"FIRSTREAD@127.0.0.1:{deployment.dicom_port}",
@@ -261,6 +291,34 @@ def test_the_services_of_the_file_carry_studies_to_their_results(deployment: Dep
         rows = json.loads(deployment.run("beat", "worklist", "--json").stdout)
         assert len(rows) == 3
         assert all(row["probability"] is not None for row in rows)
+        listener, worker = deployment.metrics("listener"), deployment.metrics("worker")
+        assert listener['firstread_objects_received_total{outcome="stored"}'] == 3
+        assert listener["firstread_received_bytes_total"] > 0
+        assert listener["firstread_archive_free_bytes"] > 0
+        assert worker['firstread_analyses_ended_total{end="done"}'] == 3
+        for hop in HOPS:
+            of_both = (each.get(f'firstread_hop_seconds_count{{hop="{hop}"}}', 0) for each in (
+                listener, worker,
+            ))  # fmt: skip
+            assert sum(of_both) == 3, hop
+        assert worker["firstread_batch_images_sum"] == 3
+        assert eventually(
+            lambda: (
+                deployment.metrics("beat")["firstread_ledger_last_result_timestamp_seconds"] > 0
+            ),
+            30,
+        )
+        beat = deployment.metrics("beat")
+        assert beat['firstread_ledger_items{state="unsettled"}'] in (0, 1, 2, 3)
+        assert beat["firstread_upkeep_last_round_timestamp_seconds"] > time.time() - 60
+        stopped = deployment.servers.processes[1]
+        stopped.send_signal(signal.SIGSTOP)  # Redis hangs: who needs it says so, the rest goes on
+        try:
+            assert eventually(lambda: not deployment.is_healthy("worker"), 30)
+            assert deployment.is_healthy("listener")
+        finally:
+            stopped.send_signal(signal.SIGCONT)
+        assert eventually(lambda: deployment.is_healthy("worker"), 60), logs(deployment)
 
 
 def logs(deployment: Deployment) -> str:
