@@ -26,6 +26,7 @@ class Postgres(Process):
         address: str = "",
         prefix: Sequence[str] = (),
         options: Sequence[str] = (),
+        logs: Path | None = None,
     ) -> None:
         """Describe it.
 
@@ -34,6 +35,7 @@ class Postgres(Process):
             address: Where it listens on TCP port 5432; "" for its Unix socket alone.
             prefix: As in Process.
             options: More of what follows ``postgres``, as ``-c fsync=off``.
+            logs: The folder of its log; in ``folder`` if not given.
         """
         self.address = address
         self.sockets = folder / "postgres-run"
@@ -50,7 +52,7 @@ class Postgres(Process):
         super().__init__(
             "Postgres",
             command,
-            folder / "logs" / "postgres.log",
+            (logs or folder / "logs") / "postgres.log",
             {"LC_ALL": "C"},
             user=self.server.account,
             prefix=prefix,

@@ -117,6 +117,7 @@ class Stack:
             address=postgres_address,
             prefix=before.get("postgres", ()),
             options=postgres_options,
+            logs=self.folder / "logs",
         )
         (self.folder / "redis").mkdir()
         self.redis = Broker(
