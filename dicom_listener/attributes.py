@@ -6,19 +6,21 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from io import BytesIO
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
-from pydicom import dcmread
 from pydicom.dataset import Dataset
-from pydicom.uid import DeflatedExplicitVRLittleEndian
+from pydicom.filereader import read_dataset
+from pydicom.tag import Tag
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian
 
 from common.errors import ClassMismatchError, InvalidUidError, MalformedInstanceError
-from common.pixels import read_header
 from common.pixels.header import PARSER_ERRORS, PHANTOM_GROUP, items, text, texts
 from common.ranking import ORDER_WORDS
 from common.states import OrderPriority
 from dicom_listener.acquisition import acquired_at
+from dicom_listener.header_walk import FileSource, InflatedSource, Picked
 from dicom_listener.reception import Announced
 
 _KEYWORDS = (
@@ -54,6 +56,7 @@ _KEYWORDS = (
 )
 # The simulator's mark is looked for in the private block that a first creator gets.
 _PRIVATE = (f"{PHANTOM_GROUP:04x}0010", f"{PHANTOM_GROUP:04x}1001")
+_TAGS = frozenset(Tag(word) for word in (*_KEYWORDS, *_PRIVATE))
 # Leading zeros are against PS3.5 section 9 too, but some devices make such UIDs and mean them.
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 _URGENCY = (OrderPriority.STAT, OrderPriority.URGENT, OrderPriority.ROUTINE)
@@ -94,12 +97,17 @@ def read_received_header(path: Path, announced: Announced) -> Dataset:
         MalformedInstanceError: not a data set in the announced transfer syntax.
         OSError: the file cannot be read.
     """
-    if announced.transfer_syntax_uid == DeflatedExplicitVRLittleEndian:
-        return read_header(path)  # inflates, within bounds
+    deflated = announced.transfer_syntax_uid == DeflatedExplicitVRLittleEndian
+    little_endian = announced.transfer_syntax_uid != ExplicitVRBigEndian
     warnings.filterwarnings("ignore", category=UserWarning, module=r"pydicom\.")
     try:
-        return dcmread(path, stop_before_pixels=True, specific_tags=[*_KEYWORDS, *_PRIVATE])
-    except PARSER_ERRORS as error:
+        with path.open("rb") as file:
+            file.seek(len(announced.part10_head()))
+            source = InflatedSource(file) if deflated else FileSource(file, path.stat().st_size)
+            picked = Picked(source, _TAGS, little_endian=little_endian)
+        elements = BytesIO(picked.elements)
+        return read_dataset(elements, picked.implicit, little_endian)
+    except (EOFError, *PARSER_ERRORS) as error:
         raise MalformedInstanceError("data set cannot be parsed") from error
     except OSError as error:
         if error.errno is not None:  # the disk's fault; pydicom's own carry no number

@@ -34,14 +34,20 @@ def read_codestream_header(codestream: bytes) -> CodestreamHeader:
     try:
         if codestream.startswith(_JPEG_START):
             return _read_jpeg_header(codestream)
-        if codestream.startswith(_JP2_SIGNATURE):  # boxes are not allowed in DICOM, yet written
-            start = codestream.find(_J2K_START)
-            codestream = codestream[start:] if start > 0 else b""
+        codestream = without_boxes(codestream)  # not allowed in DICOM, yet written
         if codestream.startswith(_J2K_START):
             return _read_j2k_header(codestream)
     except (struct.error, IndexError) as error:
         raise UnreadablePixelsError("compressed pixels are cut off in their header") from error
     raise UnreadablePixelsError("compressed pixels are neither JPEG, JPEG-LS nor JPEG 2000")
+
+
+def without_boxes(compressed: bytes) -> bytes:
+    """Give the codestream within JP2 boxes: a decoder shall find no other than was checked."""
+    if not compressed.startswith(_JP2_SIGNATURE):
+        return compressed
+    start = compressed.find(_J2K_START)
+    return compressed[start:] if start > 0 else b""
 
 
 def require_end(codestream: bytes) -> None:

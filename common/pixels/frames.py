@@ -32,7 +32,7 @@ from pydicom.uid import (
 )
 
 from common.errors import OversizedImageError, UnreadablePixelsError
-from common.pixels.codestreams import read_codestream_header, require_end
+from common.pixels.codestreams import read_codestream_header, require_end, without_boxes
 from common.pixels.header import PARSER_ERRORS, numbers, read_elements, text, transfer_syntax
 
 DEFAULT_MAX_PIXELS = 64_000_000
@@ -211,6 +211,7 @@ def _decode_run_lengths(frame: bytes, geometry: Geometry) -> bytes:
 def _decode_codestream(
     frame: bytes, geometry: Geometry, decode: Callable[[bytes], NDArray[Any]]
 ) -> NDArray[Any]:
+    frame = without_boxes(frame)
     found = read_codestream_header(frame)
     declared = (geometry.rows, geometry.columns, 1)
     if found[:3] != declared:
