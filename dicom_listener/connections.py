@@ -4,6 +4,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass
 from socketserver import BaseRequestHandler, TCPServer
@@ -30,6 +31,7 @@ from dicom_listener.reception import (
     Announced,
     Reception,
 )
+from dicom_listener.state_machine import ForgivingStateMachine
 from dicom_listener.statuses import Answer
 from dicom_listener.tls import HANDSHAKE_S, Handshakes, certificate_of
 from dicom_listener.transfer import TransferProvider
@@ -40,6 +42,7 @@ _MAX_COMMITMENT_BYTES = 2 << 20  # 10,000 objects of two UIDs each
 _ACCEPT_POLL_S = 0.2
 _NEGOTIATION_POLL_S = 0.0002
 _TRANSFER_POLL_S = 0.001
+_PATIENCE_S = 0.2  # with a silent connection, when others want its place
 _LAST_OBJECT_S = 2.0
 _STUCK_S = 15.0
 
@@ -77,11 +80,18 @@ class BoundedSocket(BufferedSocket):
         if nr_bytes > self._max_bytes:
             acceptor.peer_left()
             raise OSError(f"a PDU of {nr_bytes} bytes, of at most {self._max_bytes}")
+        # The direct path has a deadline of its own; what pynetdicom reads may not drip for ever.
+        has_deadline = self.deadline is not None
+        if not has_deadline:
+            self.deadline = acceptor.reading_deadline()
         try:
             data = super().recv(nr_bytes)
         except OSError:
             acceptor.peer_left()
             raise
+        finally:
+            if not has_deadline:
+                self.deadline = None
         if len(data) < nr_bytes:
             acceptor.peer_left()
         return data
@@ -93,6 +103,7 @@ class Acceptor(Association):
     def __init__(self, ae: AE, reach: Reach) -> None:
         super().__init__(ae, "acceptor")
         self._reach = reach
+        self._began_at_s = time.monotonic()
         self.certificate: Certificate | None = None
         self.peer: Peer = LOOPBACK  # until its request says who it is
         self.provider = ReportingProvider(self, self._receive_in_turn)
@@ -106,6 +117,7 @@ class Acceptor(Association):
                 max_pdu_bytes=max(reach.settings.dicom_max_pdu_bytes, _MAX_NEGOTIATION_BYTES),
                 pdu_deadline_s=2 * reach.settings.dicom_dimse_timeout_s,
             )
+        self.dul.state_machine = ForgivingStateMachine(self.dul)
         self.dul.daemon = True
         # pynetdicom polls; until the association stands, its sender waits for each turn.
         self.dul._run_loop_delay = _NEGOTIATION_POLL_S
@@ -153,6 +165,25 @@ class Acceptor(Association):
         storing = isinstance(self.dul, TransferProvider) and self.dul.is_storing
         in_handler = self._is_paused and self._reactor_checkpoint.is_set()
         return storing or self.provider.is_receiving or in_handler
+
+    def reading_deadline(self) -> float:
+        """Give the time by which what comes now must be complete: the request, or one PDU."""
+        settings = self._reach.settings
+        if self.requestor.primitive is None:
+            return self._began_at_s + settings.dicom_acse_timeout_s
+        return time.monotonic() + 2 * settings.dicom_dimse_timeout_s
+
+    @property
+    def idled_s(self) -> float:
+        """Say for how long the connection stands without having asked for an association."""
+        return time.monotonic() - self._began_at_s if self.requestor.primitive is None else 0.0
+
+    def hang_up(self) -> None:
+        """Close the connection under whoever reads from it; any thread may."""
+        connection = cast(BoundedSocket | None, self.dul.socket)
+        if connection is not None and connection.socket is not None:
+            with suppress(OSError):
+                connection.socket.shutdown(socket.SHUT_RDWR)
 
     def peer_left(self) -> None:
         """End at once if the peer never asked for anything, as health checks do not."""
@@ -289,8 +320,16 @@ class AcceptorServer(AssociationServer):
         return idle_in_a_row >= 2
 
     def verify_request(self, request: Any, client_address: Any) -> bool:  # noqa: ANN401 - theirs
-        """Turn connections away, before they cost a thread, when far too many are open."""
-        if len(self.associations) < self._max_connections:
+        """Turn connections away, before they cost a thread, when far too many are open.
+
+        But first the one that has said nothing for longest: silence must not keep senders out.
+        """
+        associations = self.associations
+        if len(associations) < self._max_connections:
+            return True
+        most_silent = max(associations, key=lambda one: one.idled_s)
+        if most_silent.idled_s > _PATIENCE_S:
+            most_silent.hang_up()
             return True
         metrics.REJECTED.labels("too_many_connections").inc()
         log.warning("connection_refused", source_address=client_address[0], reason="too many")
