@@ -1,0 +1,159 @@
+"""Peers that come too often, too slowly or all at once: a short part of what make faults does."""
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from sqlalchemy import func, select, text
+from sqlalchemy.orm import Session, sessionmaker
+
+from common.lifecycle import claim, finish
+from common.queue import make_celery
+from common.reading import mark_read
+from common.settings import Settings
+from common.states import Outcome
+from common.tables import Analysis, Instance, Study, WorklistItem
+from tests.faults.crowds import ASSOCIATIONS, PROBES, Slow, same_uid_at_once, visit
+from tests.faults.poison import Target, store
+from tests.integration.listener.conftest import Listen, radiograph, send
+from tests.ledger import add_model, result
+from tests.raw_peer import ABORT, RawPeer, pdu, pdv, store_command
+from worker.upkeep import Upkeep
+
+Sessions = sessionmaker[Session]
+
+
+@pytest.fixture
+def target(settings: Settings, tmp_path: Path) -> Iterator[Target]:
+    """Give a warm listener process."""
+    with Target(settings, tmp_path) as target:
+        with ThreadPoolExecutor(8) as threads:
+            for sending in [threads.submit(target.send_neighbour) for _ in range(16)]:
+                sending.result()
+        target.mark()
+        yield target
+
+
+def test_probes_and_broken_associations_leave_nothing_behind(target: Target) -> None:
+    visit(target, (*PROBES, *ASSOCIATIONS), 150, [])
+    target.check_unharmed()
+
+
+def test_slow_peers_are_shown_the_door_and_starve_nobody(target: Target) -> None:
+    with Slow(target, 160) as slow:  # more than the listener serves at a time
+        time.sleep(0.5)
+        for _ in range(5):
+            target.send_neighbour()
+        slow.wait(15)
+    target.check_unharmed()
+
+
+def test_one_uid_from_several_senders_at_once_is_one_object(
+    target: Target, sessions: Sessions
+) -> None:
+    assert len(same_uid_at_once(target, 8, seed=1)) > 1
+    with sessions() as session:
+        assert session.execute(select(func.count()).select_from(Instance)).scalar_one() == len(
+            target.acknowledged
+        )
+        assert session.execute(select(func.count()).select_from(Analysis)).scalar_one() == len(
+            target.acknowledged
+        )
+    target.tally("one UID at once, short", sessions, {"rounds": 8}).check()
+
+
+def test_a_study_over_several_associations_at_once_is_one_study(
+    listen: Listen, sessions: Sessions
+) -> None:
+    settings = listen()
+    first = radiograph()
+    series = [
+        [
+            radiograph(
+                StudyInstanceUID=first.StudyInstanceUID,
+                SeriesInstanceUID=f"{first.StudyInstanceUID}.{number % 3}"[-64:].lstrip("."),
+            )
+            for _ in range(4)
+        ]
+        for number in range(8)
+    ]
+    with ThreadPoolExecutor(8) as threads:
+        statuses = list(threads.map(lambda images: send(settings, *images), series))
+    assert statuses == [[0] * 4] * 8
+    with sessions() as session:
+        assert session.execute(select(func.count()).select_from(Study)).scalar_one() == 1
+        assert session.execute(select(func.count()).select_from(Instance)).scalar_one() == 32
+        assert session.execute(select(func.count()).select_from(Analysis)).scalar_one() == 32
+
+
+def test_an_association_aborted_after_some_images_keeps_what_it_acknowledged(
+    target: Target, sessions: Sessions
+) -> None:
+    done = []
+    with RawPeer(target.port) as peer:
+        sop_class, *_ = target.new_object()
+        peer.associate(sop_class)
+        for _ in range(7):
+            sop_class, uid, data = target.new_object()
+            assert store(peer, sop_class, uid, data) == 0
+            done.append(uid)
+        sop_class, uid, data = target.new_object()
+        peer.socket.sendall(pdu(pdv(store_command(sop_class, uid), command=True, last=True)))
+        peer.socket.sendall(pdu(pdv(data[:500], command=False, last=False)))
+        peer.socket.sendall(pdu(b"\0\0\0\0", kind=ABORT))
+    target.check_unharmed()
+    target.check_folders(sessions)
+    with sessions() as session:
+        stored = set(session.scalars(select(Instance.sop_instance_uid)))
+    assert stored >= set(done)
+    assert uid not in stored
+
+
+def test_a_second_view_ten_minutes_later_reopens_the_study_even_when_read(
+    listen: Listen, sessions: Sessions
+) -> None:
+    settings = listen()
+    with sessions.begin() as session:
+        model = add_model(session)
+    first = radiograph(ViewPosition="PA")
+    assert send(settings, first) == [0]
+
+    def analyse(probability: float) -> None:
+        with sessions.begin() as session:
+            claimed = claim(session, worker="w", model_version_ids=[model], lease_s=60)
+            assert claimed is not None
+            assert finish(session, claimed, result(probability), settings)
+
+    analyse(0.1)
+    with sessions.begin() as session:
+        for statement in (
+            "UPDATE study SET first_received_at = first_received_at - interval '10 minutes',"
+            " last_received_at = last_received_at - interval '10 minutes'",
+            "UPDATE instance SET received_at = received_at - interval '10 minutes'",
+        ):
+            session.execute(text(statement))
+    with sessions.kw["bind"].connect() as connection:
+        upkeep = Upkeep(connection.engine, sessions, make_celery("memory://"), settings)
+    assert upkeep.settle_studies() == 1
+    with sessions.begin() as session:
+        study = session.scalars(select(Study)).one()
+        place = session.get_one(WorklistItem, study.id)
+        assert (place.final, place.outcome) == (True, Outcome.NOT_FLAGGED)
+        mark_read(session, study, "R", settings, instances_seen=1)
+    second = radiograph(
+        ViewPosition="AP",
+        StudyInstanceUID=first.StudyInstanceUID,
+        SeriesInstanceUID=first.SeriesInstanceUID,
+    )
+    assert send(settings, second) == [0]
+    with sessions() as session:
+        place = session.get_one(WorklistItem, study.id)
+        assert (place.final, place.settled, place.outcome) == (False, False, Outcome.PENDING)
+        assert (place.listed, place.new_image_since_read) == (True, True)
+    analyse(0.9)
+    with sessions() as session:
+        place = session.get_one(WorklistItem, study.id)
+        assert (place.outcome, place.images, place.final) == (Outcome.FLAGGED, 2, False)
+    assert upkeep.settle_studies() == 0, "its last image has only just arrived"
