@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 SHELL := /bin/bash
 
 .DEFAULT_GOAL := help
-.PHONY: help env system demo up test test-data faults check audit bench import-full compact-bundle model-results kill-test docs clean
+.PHONY: help env system demo up test test-data faults fuzz check audit bench import-full compact-bundle model-results kill-test docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,6 +56,11 @@ faults: env system ## pull every plug while scanners send, and print what was co
 	@mkdir -p build && rm -f build/faults.csv
 	@FIRSTREAD_FAULT_TABLE=build/faults.csv $(BIN)/python -m pytest -m faults tests/faults; status=$$?; \
 	[ ! -f build/faults.csv ] || $(BIN)/python -m tests.faults.tally build/faults.csv; exit $$status
+
+FUZZ_S ?= 60
+fuzz: env ## fuzz header check, pixel reader and UIDs by coverage, FUZZ_S seconds each (atheris)
+	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/python -m pip install -q -c constraints.txt -e '.[fuzz]'
+	@for target in header pixels uid; do $(BIN)/python -m tests.fuzzing.run $$target $(FUZZ_S) || exit 1; done
 
 check: env ## lint (security rules too), format, types, import rules, pins and licences
 	$(BIN)/ruff check .
