@@ -285,7 +285,8 @@ class AcceptorServer(AssociationServer):
         self._thread.start()
 
     def service_actions(self) -> None:
-        """Note that the loop that accepts goes round."""
+        """Note that the loop that accepts goes round; pynetdicom clears dead associations away."""
+        super().service_actions()
         self._turned_at_s = time.monotonic()
 
     def moves(self) -> bool:

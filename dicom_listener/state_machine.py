@@ -1,8 +1,9 @@
 """pynetdicom's upper layer state machine, for a peer that breaks off at the wrong moment.
 
-Its own raises at an event that the table of states does not know, in the reading thread, which
-ends with a traceback and without closing anything. Such events are real: a sender whose next
-bytes are nonsense is being aborted while the acceptance of its association is on the way out.
+Its own raises in the reading thread, which then ends without closing anything: at an event that
+the table of states does not know (the sender's next bytes are nonsense, and it is being aborted
+while the acceptance of its association is on the way out), and at a value that no PDU may hold (an
+abort for a reason that does not exist).
 """
 
 import queue
@@ -26,7 +27,11 @@ class ForgivingStateMachine(StateMachine):
     def do_action(self, event: str) -> None:
         """Do what the table says; never raise for what it does not."""
         if (event, self.current_state) in TRANSITION_TABLE:
-            super().do_action(event)
+            try:
+                super().do_action(event)
+            except Exception as error:  # the boundary: pynetdicom raises what it likes at a PDU
+                log.warning("protocol_broken", reason=type(error).__name__, exc_info=True)
+                self._end()
             return
         if event in _OWN_PRIMITIVES:  # it waits in the queue, and would be met again at once
             with suppress(queue.Empty):
@@ -34,6 +39,10 @@ class ForgivingStateMachine(StateMachine):
         if self.current_state in _OVER:
             return
         log.warning("protocol_broken", reason=f"{event} in {self.current_state}")
+        self._end()
+
+    def _end(self) -> None:
+        """End both threads and the connection, whatever state they are in."""
         association = self.dul.assoc
         association.is_aborted, association.is_established = True, False
         association._kill = self.dul._kill_thread = True
