@@ -59,14 +59,25 @@ class Archive:
         Raises:
             StorageUnavailableError: the disk refused; the received file is left to the caller.
         """
+        try:
+            sync_file(received)
+        except OSError as error:
+            raise StorageUnavailableError(f"archive: {error.strerror}") from error
+        return self.place(received, sha256)
+
+    def place(self, synced: Path, sha256: bytes) -> str:
+        """Move a file that is synced already to its final name and make the name durable.
+
+        Raises:
+            StorageUnavailableError: the disk refused; the file is left to the caller.
+        """
         name = self.object_name(sha256)
         final = self.root / name
         try:
-            sync_file(received)
             if not final.parent.is_dir():
                 final.parent.mkdir(mode=0o700, exist_ok=True)
                 sync_folder(final.parent.parent)
-            received.rename(final)
+            synced.rename(final)
             sync_folder(final.parent)
         except OSError as error:
             raise StorageUnavailableError(f"archive: {error.strerror}") from error

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, wait
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -11,7 +12,7 @@ from pynetdicom import evt
 from sqlalchemy.orm import Session, sessionmaker
 
 from common import metrics
-from common.archive import Archive, sync_folder
+from common.archive import Archive
 from common.database import storage_errors
 from common.errors import (
     ClassMismatchError,
@@ -31,6 +32,7 @@ from dicom_listener.ledger import Connection, Ledger
 from dicom_listener.reception import Reception
 from dicom_listener.registering import Registered, register
 from dicom_listener.routing import route
+from dicom_listener.safekeeping import Safekeeping
 from dicom_listener.statuses import ECHO_SUCCESS, Answer, StoreStatus
 
 _STATUSES: dict[type[SenderError], StoreStatus] = {
@@ -60,6 +62,7 @@ class Receiver:
         self,
         *,
         archive: Archive,
+        safekeeping: Safekeeping,
         ledger: Ledger,
         sessions: sessionmaker[Session],
         settings: Settings,
@@ -73,12 +76,12 @@ class Receiver:
             ring: Tells the worker of an analysis; must not wait.
         """
         self._archive = archive
+        self._safekeeping = safekeeping
         self._ledger = ledger
         self._sessions = sessions
         self._settings = settings
         self._same_pixels = same_pixels
         self._ring = ring
-        self._synced_folders: set[Path] = set()
 
     def handle_echo(self, event: evt.Event) -> int:
         """Answer a C-ECHO."""
@@ -143,6 +146,7 @@ class Receiver:
         """
         announced = reception.announced
         sha256 = reception.finish()
+        syncing = self._safekeeping.sync(reception.path)
         try:
             header = read_received_header(reception.path, announced)
             size_bytes = reception.path.stat().st_size
@@ -153,13 +157,17 @@ class Receiver:
             attributes=attributes,
             pipeline=route(attributes.sop_class_uid, header),
             transfer_syntax_uid=announced.transfer_syntax_uid,
-            path=self._make_safe(reception, sha256),
+            path=self._archive.object_name(sha256),
             size_bytes=size_bytes,
             sha256=sha256,
             source_ae_title=announced.source_ae_title,
             source_address=address,
         )
-        found = self._ledger.write(partial(self._register, received))
+        placing = self._safekeeping.place(reception.path, sha256, syncing)
+        try:
+            found = self._ledger.write(partial(self._register, received, placing))
+        finally:
+            wait([placing])  # before the caller clears the file away
         if isinstance(found, Clash):
             with storage_errors(), self._sessions() as session:
                 return self._keep_aside(session, received, found)
@@ -169,29 +177,14 @@ class Receiver:
             self._ring(found.queued_analysis_id)
         return "instance_stored"
 
-    def _register(self, received: Received, connection: Connection) -> Registered | Known | Clash:
+    def _register(
+        self, received: Received, placing: Future[None], connection: Connection
+    ) -> Registered | Known | Clash:
         found = register(connection, received, self._settings)
+        placing.result()  # nothing is said of an object before it is safe
         if not isinstance(found, Clash):
             connection.commit()
         return found
-
-    def _make_safe(self, reception: Reception, sha256: bytes) -> str:
-        """Put the file under its content's name, unless that content is there already."""
-        name = self._archive.object_name(sha256)
-        final = self._archive.path(name)
-        is_there = final.exists()
-        if not is_there:
-            self._archive.store(reception.path, sha256)
-        try:
-            if is_there:
-                sync_folder(final.parent)  # an earlier listener may have died before it did
-            if final.parent not in self._synced_folders:
-                # Another thread or listener may have made the folder and not synced its name yet.
-                sync_folder(final.parent.parent)
-                self._synced_folders.add(final.parent)
-        except OSError as error:
-            raise StorageUnavailableError(f"archive: {error.strerror}") from error
-        return name
 
     def _keep_aside(self, session: Session, received: Received, clash: Clash) -> str:
         """Record an object that contradicts the ledger; only equal pixels are no conflict."""

@@ -18,9 +18,10 @@ from common.archive import Archive
 from common.database import durability_problems, make_engine, make_sessions
 from common.errors import ConfigurationError, StorageUnavailableError, UnreachableError
 from common.logs import configure_logs, get_logger
-from common.queue import make_celery, ring
+from common.queue import make_celery
 from common.settings import Settings
 from common.tables import Instance
+from dicom_listener.bell import Bell
 from dicom_listener.commitment_request import CommitmentService
 from dicom_listener.committing import Committers
 from dicom_listener.connections import AcceptorServer, Reach
@@ -31,6 +32,7 @@ from dicom_listener.pixel_comparison import same_pixels
 from dicom_listener.receiving import Receiver
 from dicom_listener.reception import Spool
 from dicom_listener.ringing import Ringer
+from dicom_listener.safekeeping import Safekeeping
 from dicom_listener.tls import is_secured, server_context
 from dicom_listener.watching import watched
 
@@ -71,10 +73,12 @@ class Listener:
             self._engine.dispose()
             raise
         self._ledger = Ledger(self._engine)
+        self._safekeeping = Safekeeping(archive, threads=2 * settings.dicom_max_associations)
         app = make_celery(settings.broker_address())
-        self._ringer = Ringer(lambda analysis_id, times: ring(app, analysis_id, times=times))
+        self._ringer = Ringer(Bell(app).ring)
         receiver = Receiver(
             archive=archive,
+            safekeeping=self._safekeeping,
             ledger=self._ledger,
             sessions=make_sessions(self._engine),
             settings=settings,
@@ -134,6 +138,7 @@ class Listener:
         self._committers.stop()
         self._ringer.stop()
         self._spool.close()
+        self._safekeeping.close()
         self._ledger.close()
         self._engine.dispose()
         log.info("listener_stopped", in_time=ended, rings_dropped=self._ringer.dropped)
