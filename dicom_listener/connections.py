@@ -81,17 +81,14 @@ class BoundedSocket(BufferedSocket):
             acceptor.peer_left()
             raise OSError(f"a PDU of {nr_bytes} bytes, of at most {self._max_bytes}")
         # The direct path has a deadline of its own; what pynetdicom reads may not drip for ever.
-        has_deadline = self.deadline is not None
-        if not has_deadline:
-            self.deadline = acceptor.reading_deadline()
+        before, self.deadline = self.deadline, self.deadline or acceptor.reading_deadline()
         try:
             data = super().recv(nr_bytes)
         except OSError:
             acceptor.peer_left()
             raise
         finally:
-            if not has_deadline:
-                self.deadline = None
+            self.deadline = before
         if len(data) < nr_bytes:
             acceptor.peer_left()
         return data
