@@ -67,12 +67,14 @@ class Receiver:
         sessions: sessionmaker[Session],
         settings: Settings,
         same_pixels: Callable[[Path, Path], bool],
+        is_pressed: Callable[[str, str], bool],
         ring: Callable[[int], None],
     ) -> None:
         """Take what the handler works with.
 
         Args:
             same_pixels: Says whether two files show the same pixels.
+            is_pressed: Says of an AE title and address that its objects are to come again later.
             ring: Tells the worker of an analysis; must not wait.
         """
         self._archive = archive
@@ -81,6 +83,7 @@ class Receiver:
         self._sessions = sessions
         self._settings = settings
         self._same_pixels = same_pixels
+        self._is_pressed = is_pressed
         self._ring = ring
 
     def handle_echo(self, event: evt.Event) -> int:
@@ -108,6 +111,11 @@ class Receiver:
             source_ae_title=reception.announced.source_ae_title,
             source_address=address,
         )
+        if self._is_pressed(reception.announced.source_ae_title, address):
+            answer = Answer(StoreStatus.OUT_OF_RESOURCES, "too much work waits; send again later")
+            _count_refused(answer, "queue_age")
+            logged.warning("instance_refused", reason=answer.comment, status="0xA700")
+            return answer
         try:
             what = self.accept(reception, address)
         except SenderError as error:

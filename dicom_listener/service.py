@@ -29,6 +29,7 @@ from dicom_listener.ledger import Ledger
 from dicom_listener.library_log import quiet_pynetdicom
 from dicom_listener.peers import Admission
 from dicom_listener.pixel_comparison import same_pixels
+from dicom_listener.pressure import Pressure, queue_age_s
 from dicom_listener.receiving import Receiver
 from dicom_listener.reception import Spool
 from dicom_listener.ringing import Ringer
@@ -76,6 +77,8 @@ class Listener:
         self._safekeeping = Safekeeping(archive, threads=2 * settings.dicom_max_associations)
         app = make_celery(settings.broker_address())
         self._ringer = Ringer(Bell(app).ring)
+        sessions = make_sessions(self._engine)
+        self._pressure = Pressure(settings, partial(queue_age_s, sessions))
         receiver = Receiver(
             archive=archive,
             safekeeping=self._safekeeping,
@@ -87,6 +90,7 @@ class Listener:
                 deadline_s=settings.decode_deadline_s,
                 memory_bytes=settings.decode_memory_bytes,
             ),
+            is_pressed=self._pressure.refuses,
             ring=self._ringer.ring,
         )
         reach = Reach(settings, Admission(settings), self._spool.receive, receiver.store, direct)
@@ -113,6 +117,7 @@ class Listener:
     def start(self) -> None:
         """Accept associations from now on."""
         self._door.start()
+        self._pressure.start()
         self._ringer.start()
         self._committers.start()
         for server in self._servers:
@@ -136,6 +141,7 @@ class Listener:
             ended = all(stopping.map(lambda server: server.stop(grace_s), self._servers))
         self._door.stop()
         self._committers.stop()
+        self._pressure.stop()
         self._ringer.stop()
         self._spool.close()
         self._safekeeping.close()

@@ -39,8 +39,8 @@ MEANINGS: dict[StoreStatus, Meaning] = {
         "no: correct the object",
     ),
     StoreStatus.OUT_OF_RESOURCES: Meaning(
-        "The disk is full or near its reserve, the archive cannot be written, or the database is "
-        "away; nothing was stored",
+        "The disk is full or near its reserve, the archive cannot be written, the database is "
+        "away, or work waits too long and the peer is not marked urgent; nothing was stored",
         "yes: later, the same object",
     ),
     StoreStatus.CLASS_MISMATCH: Meaning(
