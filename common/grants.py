@@ -26,7 +26,11 @@ PRIVILEGES: dict[str, dict[str, str]] = {
     "patient": _READ | {LISTENER: "SELECT, INSERT, UPDATE"},
     "study": _READ | {LISTENER: "SELECT, INSERT, UPDATE"},
     "series": _READ | {LISTENER: "SELECT, INSERT"},
-    "instance": _READ | {LISTENER: "SELECT, INSERT"},
+    "instance": _READ
+    | {
+        LISTENER: "SELECT, INSERT, UPDATE (deleted_at, file_removed_at, received_at)",
+        WORKER: "SELECT, UPDATE (deleted_at, file_removed_at)",  # retention, where it is on
+    },
     "set_aside": _READ | {LISTENER: "SELECT, INSERT"},
     "commitment_request": _READ | {LISTENER: "SELECT, INSERT, UPDATE"},
     "commitment_item": _READ | {LISTENER: "SELECT, INSERT, UPDATE"},

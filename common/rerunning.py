@@ -1,15 +1,15 @@
 """Do work again by a person's command: retry what failed, reprocess what is finished."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
-from sqlalchemy import exists, select, update
+from sqlalchemy import ColumnElement, exists, select, update
 from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session, aliased
 
 from common.lifecycle import NOW, live_version_id
 from common.settings import Settings
 from common.states import AnalysisState, Purpose
-from common.tables import Analysis, WorklistItem
+from common.tables import Analysis, Instance, WorklistItem
 from common.worklist import derive_item
 
 
@@ -17,22 +17,20 @@ def retry(session: Session, analysis_ids: Collection[int], settings: Settings) -
     """Queue failed analyses again, by a person's command, their counts at zero.
 
     One that a later run has replaced stays as it is: its answer would count for nothing, and a
-    study that is final would have work that nobody sees.
+    study that is final would have work that nobody sees. So does what retention has deleted: there
+    is nothing left to analyse.
     """
-    study_ids = select(Analysis.study_id).where(Analysis.id.in_(analysis_ids))
-    _lock(session, session.scalars(study_ids).all())
-    later = aliased(Analysis)
-    is_replaced = exists().where(
-        later.study_id == Analysis.study_id,
-        later.instance_id.is_not_distinct_from(Analysis.instance_id),
-        later.series_id.is_not_distinct_from(Analysis.series_id),
-        later.pipeline == Analysis.pipeline,
-        later.purpose == Analysis.purpose,
-        later.run > Analysis.run,
+    _hold_items(
+        session, session.scalars(select(Analysis.study_id).where(Analysis.id.in_(analysis_ids)))
     )
     rows = session.execute(
         update(Analysis)
-        .where(Analysis.id.in_(analysis_ids), Analysis.state == AnalysisState.FAILED, ~is_replaced)
+        .where(
+            Analysis.id.in_(analysis_ids),
+            Analysis.state == AnalysisState.FAILED,
+            ~_is_replaced(),
+            ~_is_deleted(),
+        )
         .values(
             state=AnalysisState.QUEUED,
             failures=0,
@@ -49,11 +47,14 @@ def retry(session: Session, analysis_ids: Collection[int], settings: Settings) -
 
 
 def reprocess(session: Session, study_id: int, settings: Settings) -> list[int]:
-    """Queue a new run, under today's live model, of each finished analysis of a study."""
-    _lock(session, [study_id])
+    """Queue a new run, under today's live model, of each finished analysis of a study.
+
+    What retention has deleted keeps the result that it has.
+    """
+    _hold_items(session, [study_id])
     runs = session.execute(
         select(Analysis)
-        .where(Analysis.study_id == study_id, Analysis.purpose == Purpose.LIVE)
+        .where(Analysis.study_id == study_id, Analysis.purpose == Purpose.LIVE, ~_is_deleted())
         .order_by(Analysis.instance_id, Analysis.series_id, Analysis.pipeline, Analysis.run.desc())
         .ext(distinct_on(Analysis.instance_id, Analysis.series_id, Analysis.pipeline))
     ).scalars()
@@ -86,11 +87,27 @@ def reprocess(session: Session, study_id: int, settings: Settings) -> list[int]:
     return [item.id for item in made]
 
 
-def _lock(session: Session, study_ids: Collection[int]) -> None:
-    """Let one person at a time ask for a study: the second waits, and sees what the first did."""
+def _hold_items(session: Session, study_ids: Iterable[int]) -> None:
+    """Keep retention out, which deletes only under the item's lock, and others who ask as we do."""
     session.execute(
         select(WorklistItem.study_id)
-        .where(WorklistItem.study_id.in_(study_ids))
+        .where(WorklistItem.study_id.in_(sorted(set(study_ids))))
         .order_by(WorklistItem.study_id)
         .with_for_update()
     )
+
+
+def _is_replaced() -> ColumnElement[bool]:
+    later = aliased(Analysis)
+    return exists().where(
+        later.study_id == Analysis.study_id,
+        later.instance_id.is_not_distinct_from(Analysis.instance_id),
+        later.series_id.is_not_distinct_from(Analysis.series_id),
+        later.pipeline == Analysis.pipeline,
+        later.purpose == Analysis.purpose,
+        later.run > Analysis.run,
+    )
+
+
+def _is_deleted() -> ColumnElement[bool]:
+    return exists().where(Instance.id == Analysis.instance_id, Instance.deleted_at.is_not(None))

@@ -139,6 +139,14 @@ class Instance(Base):
     """One stored DICOM object. Senders repeat themselves: the SOP Instance UID is unique."""
 
     __tablename__ = "instance"
+    __table_args__ = (
+        CheckConstraint("file_removed_at IS NULL OR deleted_at IS NOT NULL", name="was_deleted"),
+        Index(
+            "ix_instance_being_deleted",
+            "id",
+            postgresql_where=text("deleted_at IS NOT NULL AND file_removed_at IS NULL"),
+        ),
+    )
 
     id: Mapped[int] = _key()
     series_id: Mapped[int] = mapped_column(ForeignKey("series.id"), index=True)
@@ -153,6 +161,9 @@ class Instance(Base):
     source_ae_title: Mapped[str] = mapped_column(String(16))
     source_address: Mapped[str] = mapped_column(String(64))
     received_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), index=True)
+    deleted_at: Mapped[datetime | None] = _instant(nullable=True)  # by retention; its file goes
+    file_removed_at: Mapped[datetime | None] = _instant(nullable=True)
+    archive_confirmed_at: Mapped[datetime | None] = _instant(nullable=True)  # the site's archive
 
     series: Mapped[Series] = relationship(back_populates="instances")
     analyses: Mapped[list["Analysis"]] = relationship(back_populates="instance")

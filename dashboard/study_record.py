@@ -53,6 +53,7 @@ class ImageRecord:
     rows: int | None
     columns: int | None
     rendition: str | None  # below the archive's folder
+    deleted: bool  # by retention
     heatmap: Heatmap | None
     leading: bool
 
@@ -121,6 +122,7 @@ def read_images(session: Session, study_id: int) -> tuple[ImageRecord, ...]:
             Instance.sop_instance_uid,
             Instance.view_position,
             Instance.received_at.label("instance_received_at"),
+            Instance.deleted_at.label("instance_deleted_at"),
             Series.modality,
             newest,
             ModelVersion.name.label("model_name"),
@@ -163,6 +165,7 @@ def read_images(session: Session, study_id: int) -> tuple[ImageRecord, ...]:
             rows=row.rows,
             columns=row.columns,
             rendition=row.rendition,
+            deleted=row.instance_deleted_at is not None,
             heatmap=_heatmap(
                 row.heatmap, row.heatmap_rows, row.heatmap_columns, row.heatmap_affine
             ),

@@ -70,6 +70,8 @@ def image_title(image: ImageRecord, position: int, total: int) -> str:
 
 
 def _picture(image: ImageRecord, archive: Archive) -> tuple[bytes, str]:
+    if image.deleted:
+        return b"", "Deleted here after it was read.\nOpen the study in the PACS viewer to see it."
     if image.state in (None, AnalysisState.QUEUED, AnalysisState.RUNNING) and not image.rendition:
         return b"", "No picture yet: this image waits for its turn.\nThe page shows it by itself."
     if image.state is AnalysisState.FAILED and not image.rendition:

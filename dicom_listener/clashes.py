@@ -31,6 +31,7 @@ class Known(Enum):
     """The object was registered before, byte for byte."""
 
     REPEAT = "repeat"
+    DELETED = "deleted"  # and retention has deleted it since: it is taken again
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ def relation(facts: Any, received: Received) -> Known | Clash | None:  # noqa: A
     if facts.known_sha256 is None:
         return None
     if facts.known_sha256 == received.sha256:
-        return Known.REPEAT
+        return Known.DELETED if facts.known_deleted else Known.REPEAT
     if (facts.known_study_uid, facts.known_series_uid) != (
         attributes.study_instance_uid,
         attributes.series_instance_uid,

@@ -25,6 +25,7 @@ from common.errors import (
 from common.logs import get_logger
 from common.settings import Settings
 from common.states import SetAsideKind
+from dicom_listener import statements
 from dicom_listener.attributes import read_attributes, read_received_header
 from dicom_listener.clashes import Clash, Known, Received, kept_aside, set_aside
 from dicom_listener.connections import Acceptor
@@ -173,7 +174,7 @@ class Receiver:
         )
         placing = self._safekeeping.place(reception.path, sha256, syncing)
         try:
-            found = self._ledger.write(partial(self._register, received, placing))
+            found = self._ledger.write(partial(self._register, received, reception, placing))
         finally:
             wait([placing])  # before the caller clears the file away
         if isinstance(found, Clash):
@@ -181,18 +182,42 @@ class Receiver:
                 return self._keep_aside(session, received, found)
         if found is Known.REPEAT:
             return "instance_repeated"
+        if found is Known.DELETED:
+            return "instance_restored"
         if found.queued_analysis_id is not None:
             self._ring(found.queued_analysis_id)
         return "instance_stored"
 
     def _register(
-        self, received: Received, placing: Future[None], connection: Connection
+        self,
+        received: Received,
+        reception: Reception,
+        placing: Future[None],
+        connection: Connection,
     ) -> Registered | Known | Clash:
         found = register(connection, received, self._settings)
         placing.result()  # nothing is said of an object before it is safe
+        if found is Known.DELETED:
+            self._restore(received, reception, connection)
         if not isinstance(found, Clash):
             connection.commit()
         return found
+
+    def _restore(self, received: Received, reception: Reception, connection: Connection) -> None:
+        """Keep an object again that retention had deleted, under the row's lock.
+
+        Raises:
+            StorageUnavailableError: its file was removed in this very instant; sent again, it is
+                taken.
+        """
+        values = {"sop_instance_uid": received.attributes.sop_instance_uid}
+        if connection.execute(statements.LOCKED_DELETED, values).fetchone() is None:
+            return  # another sender was faster
+        if not self._archive.path(received.path).exists():
+            if not reception.path.exists():
+                raise StorageUnavailableError("archive: the object was being deleted")
+            self._archive.store(reception.path, received.sha256)
+        connection.execute(statements.RESTORED, values)
 
     def _keep_aside(self, session: Session, received: Received, clash: Clash) -> str:
         """Record an object that contradicts the ledger; only equal pixels are no conflict."""

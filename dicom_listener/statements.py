@@ -23,7 +23,7 @@ SELECT clock_timestamp() AS now, site.ai_ranking,
        patient.issuer_of_patient_id, patient.patient_id, patient.patient_id_stated,
        patient.patient_name, patient.patient_birth_date, patient.patient_sex,
        series.id AS series_id, series.study_id AS series_study_id,
-       known.sha256 AS known_sha256, known.path AS known_path,
+       known.sha256 AS known_sha256, known.path AS known_path, known.deleted AS known_deleted,
        known.series_instance_uid AS known_series_uid, known.study_instance_uid AS known_study_uid,
        known.patient_id AS known_patient_id, known.patient_id_stated AS known_patient_id_stated
 FROM site
@@ -31,8 +31,9 @@ LEFT JOIN (study JOIN patient ON patient.id = study.patient_id)
        ON study.study_instance_uid = %(study_instance_uid)s
 LEFT JOIN series ON series.series_instance_uid = %(series_instance_uid)s
 LEFT JOIN LATERAL (
-    SELECT instance.sha256, instance.path, its_series.series_instance_uid,
-           its_study.study_instance_uid, its_patient.patient_id, its_patient.patient_id_stated
+    SELECT instance.sha256, instance.path, instance.deleted_at IS NOT NULL AS deleted,
+           its_series.series_instance_uid, its_study.study_instance_uid,
+           its_patient.patient_id, its_patient.patient_id_stated
     FROM instance
     JOIN series AS its_series ON its_series.id = instance.series_id
     JOIN study AS its_study ON its_study.id = its_series.study_id
@@ -141,6 +142,20 @@ INSTANCE_OF_SERIES = f"""
 INSERT INTO instance ({_INSTANCE_COLUMNS})
 VALUES (%(series_id)s, {_INSTANCE_VALUES}) ON CONFLICT DO NOTHING RETURNING id
 """  # noqa: S608 - all of it is written here
+
+# What retention deleted and a sender brings again. Whoever removes files locks the row, too.
+LOCKED_DELETED = """
+SELECT id, series_id FROM instance
+WHERE sop_instance_uid = %(sop_instance_uid)s AND deleted_at IS NOT NULL FOR NO KEY UPDATE
+"""
+RESTORED = """
+WITH restored AS (
+    UPDATE instance SET deleted_at = NULL, file_removed_at = NULL, received_at = clock_timestamp()
+    WHERE sop_instance_uid = %(sop_instance_uid)s RETURNING series_id
+)
+UPDATE study SET last_received_at = clock_timestamp()
+WHERE id = (SELECT series.study_id FROM series JOIN restored ON series.id = restored.series_id)
+"""
 
 LOCKED_ITEM = "SELECT study_id FROM worklist_item WHERE study_id = %(study_id)s FOR UPDATE"
 

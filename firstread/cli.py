@@ -8,7 +8,16 @@ from typer.core import TyperGroup
 
 from common.errors import OperatorError, StorageUnavailableError
 from common.logs import configure_logs
-from firstread.commands import auditing, models, operating, sending, studies, train, triaging
+from firstread.commands import (
+    auditing,
+    models,
+    operating,
+    retaining,
+    sending,
+    studies,
+    train,
+    triaging,
+)
 
 OPERATOR_STATUS = 2
 
@@ -37,7 +46,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,  # boxes in a log help nobody, and locals may name patients
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (operating, sending, triaging, studies):
+for module in (operating, sending, triaging, studies, retaining):
     module.add_to(app)
 app.add_typer(auditing.app, name="audit")
 app.add_typer(models.app, name="models")

@@ -73,6 +73,10 @@ def _archive(settings: Settings) -> Iterator[Finding]:
         yield Finding("archive", False, f"{folder}: {error.strerror}; check owner and mount")
     finally:
         trial.unlink(missing_ok=True)
+    from firstread.retaining import open_folders
+
+    loose = open_folders(settings)
+    yield Finding("archive privacy", not loose, "; ".join(loose) or "its owner alone can enter")
 
 
 def _database(settings: Settings) -> Iterator[Finding]:

@@ -20,6 +20,7 @@ from common.lifecycle import NOW, expire_leases, requeue_order
 from common.logs import get_logger
 from common.queue import ring, waiting_rings
 from common.reading import rerank
+from common.retention import Retention
 from common.settings import Settings
 from common.states import AnalysisState, ModelState, Purpose
 from common.tables import Analysis, ModelVersion, Study, WorklistItem
@@ -29,6 +30,8 @@ UPKEEP_LOCK = 7265002
 STUDIES_PER_ROUND = 200
 RERANK_STEP = 25
 RERANK_STEPS = 20
+RETAIN_STUDIES = 20  # a round; the other steps come first
+RETAIN_EVERY_S = 300.0
 SLOW_ROUND_S = 30.0
 
 log = get_logger()
@@ -52,7 +55,9 @@ class Upkeep:
             self.promote_studies,
             self.rerank_studies,
             self.ring_for_work,
+            self.retain,
         )
+        self._retain_at_s = 0.0  # monotonic
 
     def heard_lately(self) -> bool:
         """Say whether rounds are asked for; they come through the broker."""
@@ -212,3 +217,12 @@ class Upkeep:
         if wanted <= 0:
             return 0
         return wanted if ring(self._celery, queued[0], times=wanted) else 0
+
+    def retain(self) -> int:
+        """Delete what the site's rule names, where the site lets upkeep do so."""
+        if not self._settings.retain_by_itself or time.monotonic() < self._retain_at_s:
+            return 0
+        done = Retention(self._sessions, self._settings).run(delete=True, studies=RETAIN_STUDIES)
+        if done.studies < RETAIN_STUDIES:
+            self._retain_at_s = time.monotonic() + RETAIN_EVERY_S
+        return done.instances

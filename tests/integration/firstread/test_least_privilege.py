@@ -19,9 +19,10 @@ import dashboard
 from common.database import make_engine, make_sessions
 from common.grants import DASHBOARD, LISTENER, PRIVILEGES, ROLES, WORKER, grant_privileges
 from common.queue import make_celery
+from common.reading import mark_read
 from common.settings import Settings, get_settings
 from common.states import AnalysisState
-from common.tables import Analysis, AuditEvent, Reading, SetAside, Study, WorklistItem
+from common.tables import Analysis, AuditEvent, Instance, Reading, SetAside, Study, WorklistItem
 from firstread.migrate import migrate
 from tests.integration.listener.conftest import free_port, radiograph, running_listener, send
 from tests.integration.worker.conftest import Ledger
@@ -86,13 +87,21 @@ def test_the_worker_analyses_and_keeps_the_ledger_under_its_role(
             Study.__table__.update().values(first_received_at=long_ago, last_received_at=long_ago)  # pyright: ignore[reportAttributeAccessIssue]
         )
         session.execute(text("UPDATE site SET ai_ranking = false"))
+        read = session.get_one(Study, ledger.row(done).study_id)
+        mark_read(session, read, "anna", settings, instances_seen=1)
+        session.flush()
+        session.execute(text("UPDATE reading SET read_at = read_at - interval '9 days'"))
+    own = own.model_copy(update={"retain_by_itself": True, "retain_days": 1.0})
     engine = make_engine(own.database_address())
     upkeep = Upkeep(engine, make_sessions(engine), make_celery(own.broker_address()), own)
     for step in upkeep.steps:
         step()
     engine.dispose()
     with sessions() as session:
-        items = session.scalars(select(WorklistItem)).all()
+        items = session.scalars(select(WorklistItem).where(WorklistItem.listed)).all()
+        deleted = session.scalars(select(Instance).where(Instance.file_removed_at.is_not(None)))
+        assert [row.id for row in deleted] == [ledger.row(done).instance_id]
+    assert len(items) == 2
     assert all(item.settled and item.band == 1 and not item.ai_ranked for item in items)
 
 

@@ -36,6 +36,7 @@ IMAGE = ImageRecord(
     rows=30,
     columns=40,
     rendition="renditions/ab/ab.png",
+    deleted=False,
     heatmap=Heatmap(np.array([[0.0, 0.5]], np.float32), AFFINE),
     leading=True,
 )

@@ -19,6 +19,7 @@ from tests.conftest import REPOSITORY
 NAMED_BY_THE_PROJECT = {
     "up", "demo", "listen", "work", "beat", "dashboard", "migrate", "send", "simulate", "triage",
     "worklist", "status", "close", "retry", "reprocess", "models", "doctor", "train", "audit",
+    "retain",
 }  # fmt: skip
 
 
