@@ -128,6 +128,8 @@ def read_stored_values(
         raise UnreadablePixelsError("no pixel data, or cut off within them") from error
     if not element.value:
         raise UnreadablePixelsError("no pixel data")
+    if not isinstance(element.value, bytes):  # its VR says text, or a sequence
+        raise UnreadablePixelsError("pixel data that are no bytes")
     syntax = transfer_syntax(header)
     if syntax is None or syntax in _NATIVE:
         values = _unpack(element, header, geometry, syntax)
