@@ -104,6 +104,16 @@ def test_no_pixels_is_an_error(tmp_path: Path) -> None:
         read_pixels(tmp_path / "i.dcm")
 
 
+@pytest.mark.parametrize("vr", [b"UT", b"UN", b"SQ", b"UC"])
+def test_pixels_that_are_said_to_be_no_bytes_are_refused(tmp_path: Path, vr: bytes) -> None:
+    path = write_radiograph(make_radiograph(EXPOSURE, 12), tmp_path / "i.dcm")
+    content = path.read_bytes()
+    assert content.count(b"\xe0\x7f\x10\x00OW") == 1
+    path.write_bytes(content.replace(b"\xe0\x7f\x10\x00OW", b"\xe0\x7f\x10\x00" + vr))
+    with pytest.raises(UnreadablePixelsError):
+        read_pixels(path)
+
+
 def test_more_pixels_than_allowed_are_not_decoded(tmp_path: Path) -> None:
     path = write_radiograph(make_radiograph(EXPOSURE, 12), tmp_path / "i.dcm")
     assert read_pixels(path, max_pixels=EXPOSURE.size).shape == EXPOSURE.shape
