@@ -42,7 +42,7 @@ from bench.processes import cpu_s, watched_memory
 from bench.sent_objects import SentObjects
 
 SIDES = {"50k": 160, "1m": 724, "10m": 2263}  # of a square image; what it is called
-COUNTS = {"50k": 320, "1m": 160, "10m": 32}  # objects a round, unless told otherwise
+COUNTS = {"50k": 200, "1m": 96, "10m": 24}  # objects a round, unless told otherwise
 FLOOR = "floor"
 ONE_SENDER_GOAL, STORESCP_GOAL, SET_UP_GOAL_MS, MEMORY_GOAL_MB = 0.8, 0.5, 5.0, 150.0
 ORTHANC_GOALS = {"50k": 1.0, "1m": 1.0, "10m": 1.5}
