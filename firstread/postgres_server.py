@@ -1,5 +1,6 @@
 """The embedded Postgres: a real server from a wheel, reachable through one private socket."""
 
+import contextlib
 import importlib.util
 import os
 import shutil
@@ -182,12 +183,13 @@ class PostgresServer:
         """Remove the lock of a server that died, and stop one that outlived its stack.
 
         After a reboot the number in the lock may belong to another program of the same account,
-        which Postgres would take for a running server.
+        which Postgres would take for a running server. A backend that outlived its postmaster
+        still writes to the data: it must be gone before the lock is, which keeps others out.
         """
         lock = self.data / "postmaster.pid"
         try:
             process = psutil.Process(int(lock.read_text().split()[0]))
-            ours = process.name() == "postgres" and process.cwd() == str(self.data.resolve())
+            ours = self._is_of_our_data(process)
         except FileNotFoundError:
             return
         except (psutil.NoSuchProcess, ValueError, IndexError):
@@ -199,7 +201,18 @@ class PostgresServer:
             except psutil.TimeoutExpired:
                 process.send_signal(signal.SIGQUIT)
                 process.wait(10)
+        orphans = [one for one in psutil.process_iter() if self._is_of_our_data(one)]
+        for orphan in orphans:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                orphan.kill()
+        psutil.wait_procs(orphans, timeout=10)
         lock.unlink(missing_ok=True)
+
+    def _is_of_our_data(self, process: psutil.Process) -> bool:
+        try:
+            return process.name() == "postgres" and process.cwd() == str(self.data.resolve())
+        except psutil.Error:  # gone, or somebody else's
+            return False
 
     def _run(
         self, program: str, *arguments: str, stdin: str = ""

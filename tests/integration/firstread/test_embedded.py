@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import psycopg
 import pytest
 from sqlalchemy import text
@@ -95,6 +96,33 @@ def test_a_lock_left_by_a_dead_server_whose_number_is_taken_again_is_no_obstacle
         assert ask(servers, "SELECT 1") == 1
     finally:
         stop(servers)
+
+
+def test_a_backend_that_outlived_its_postmaster_is_gone_before_the_next_server_starts(
+    home: Path,
+) -> None:
+    servers = start(home)
+    engine = make_engine(servers.settings.database_address(), pool_size=1)
+    with engine.connect() as connection:
+        number = connection.execute(text("SELECT pg_backend_pid()")).scalar_one()
+        backend = psutil.Process(number)
+        backend.suspend()  # as one that computes, it does not see its postmaster's death
+        assert servers.postgres is not None
+        assert servers.postgres.child.process is not None
+        servers.postgres.child.process.kill()
+        servers.postgres.child.process.wait()
+        assert backend.is_running()
+        assert servers.redis is not None
+        servers.redis.child.ask_to_stop()
+        assert servers.redis.child.stop()
+        again = start(home)
+        try:
+            assert not backend.is_running()
+            assert ask(again, "SELECT 1") == 1
+        finally:
+            stop(again)
+        connection.invalidate()
+    engine.dispose()
 
 
 def test_a_half_made_data_folder_is_made_anew(home: Path) -> None:
