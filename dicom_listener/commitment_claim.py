@@ -12,7 +12,7 @@ from common.commitment_tables import CommitmentItem, CommitmentRequest
 from common.database import storage_errors
 from common.settings import Settings
 
-LEASE_S = 20.0
+LEASE_S = 10.0
 _LONGEST_WAIT_S = 3600.0
 _CHECK_AGAIN_AFTER_S = 600.0  # an outcome told later than this is found anew
 _ITEMS_AT_A_TIME = 16

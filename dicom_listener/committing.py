@@ -6,6 +6,7 @@ what a dead one held is taken up by another, or by itself when it is back.
 
 import queue
 import ssl
+import time
 from threading import Event as Flag
 from threading import Thread
 
@@ -126,13 +127,16 @@ class Committer:
         if request is None:
             return False
         logged = log.bind(request_id=request.id, peer=self._peer.ae_title)
+        renewed = time.monotonic()
         while items := self._claims.unchecked(request):
             for item in items:
                 if self._stopping.is_set():
                     return False
                 with storage_errors():
                     check_item(self._sessions, self._archive, item)
-            self._claims.renew(request)
+                if time.monotonic() - renewed > LEASE_S / 4:
+                    self._claims.renew(request)
+                    renewed = time.monotonic()
         try:
             self._tell(request, self._claims.items(request), asked_on)
         except UndeliveredError as error:
@@ -148,7 +152,7 @@ class Committer:
         self, request: CommitmentRequest, items: list[CommitmentItem], asked_on: Acceptor | None
     ) -> None:
         settings = self._settings
-        longest_s = 3 * (settings.dicom_acse_timeout_s + settings.dicom_dimse_timeout_s)
+        longest_s = 2 * (settings.dicom_acse_timeout_s + settings.dicom_dimse_timeout_s)
         self._claims.renew(request, LEASE_S + longest_s)
         if asked_on is not None and asked_on.is_established:
             report = write_report(request.transaction_uid, items)

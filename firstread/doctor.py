@@ -19,6 +19,7 @@ from common.settings import Settings
 from common.tables import ModelState, ModelVersion
 from common.worklist import database_now
 from firstread.certificate_validity import judge_tls
+from firstread.commitment_backlog import undelivered
 from firstread.migrate import current_revision, newest_revision
 
 START_HINT = "start the stack with `firstread up`"
@@ -41,6 +42,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
     yield from _database(settings)
     yield _broker(settings)
     yield from _doors(settings)
+    yield _peers(settings)
     yield from (Finding("tls", verdict.ok, verdict.says) for verdict in judge_tls(settings))
     yield _time_zone(settings)
 
@@ -108,6 +110,9 @@ def _database(settings: Settings) -> Iterator[Finding]:
             yield Finding("clock", ok, says if ok else f"{says}: synchronise both hosts (NTP)")
             if current:
                 yield from _models(session)
+                yield from (
+                    Finding("storage commitment", False, says) for says in undelivered(session)
+                )
     except DBAPIError as error:
         reason = str(error.orig).strip().splitlines()[0]
         hint = START_HINT if settings.database_url is None else "check FIRSTREAD_DATABASE_URL"
@@ -171,6 +176,15 @@ def _doors(settings: Settings) -> Iterator[Finding]:
         except OSError as error:
             says = f"{host} port {port}: {error.strerror or error}: {START_HINT}"
             yield Finding(subject, False, says)
+
+
+def _peers(settings: Settings) -> Finding:
+    if not settings.peers:
+        return Finding("peers", True, "none is named: nobody beyond loopback may send")
+    asking = sum(peer.storage_commitment for peer in settings.peers)
+    proven = sum(peer.needs_certificate for peer in settings.peers)
+    says = f"{len(settings.peers)} rules, {asking} with storage commitment, {proven} by certificate"
+    return Finding("peers", True, says)
 
 
 def _time_zone(settings: Settings) -> Finding:

@@ -51,6 +51,8 @@ def _own_login(settings: Settings, service: str) -> dict[str, str]:
 
 def service_ready(name: str, settings: Settings, child: Child) -> bool:
     """Ask a service whether it does its work by now; beat has no door to knock at."""
+    if name == "listener" and speaks_tls_alone(settings):
+        return child.running and connects(settings)  # we have no certificate to ask more with
     if name == "listener":
         return echo(settings)
     if name == "worker":
@@ -60,13 +62,30 @@ def service_ready(name: str, settings: Settings, child: Child) -> bool:
     return child.running
 
 
-def echo(settings: Settings) -> bool:
-    """Send the listener a C-ECHO over a real association."""
-    host = "127.0.0.1" if settings.dicom_host in ("0.0.0.0", "::") else settings.dicom_host  # noqa: S104
-    try:  # pynetdicom leaves a socket open for each refused connection
-        socket.create_connection((host, settings.dicom_port), timeout=5).close()
+def speaks_tls_alone(settings: Settings) -> bool:
+    """Say whether the listener has no port without TLS."""
+    return settings.dicom_tls_certificate is not None and settings.dicom_tls_port is None
+
+
+def connects(settings: Settings) -> bool:
+    """Say whether the listener's port takes connections."""
+    try:
+        socket.create_connection((_listener_host(settings), settings.dicom_port), timeout=5).close()
     except OSError:
         return False
+    return True
+
+
+def _listener_host(settings: Settings) -> str:
+    anywhere = settings.dicom_host in ("0.0.0.0", "::")  # noqa: S104
+    return "127.0.0.1" if anywhere else settings.dicom_host
+
+
+def echo(settings: Settings) -> bool:
+    """Send the listener a C-ECHO over a real association."""
+    if not connects(settings):  # pynetdicom leaves a socket open for each refused connection
+        return False
+    host = _listener_host(settings)
     from pynetdicom import AE
     from pynetdicom.sop_class import Verification  # pyright: ignore[reportAttributeAccessIssue]
 

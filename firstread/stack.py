@@ -193,10 +193,12 @@ def check_ports(settings: Settings) -> None:
     Raises:
         ConfigurationError: a port is taken or the address is not ours; the setting is named.
     """
-    doors = (
+    doors = [
         ("FIRSTREAD_DICOM", settings.dicom_host, settings.dicom_port),
         ("FIRSTREAD_DASHBOARD", settings.dashboard_host, settings.dashboard_port),
-    )
+    ]
+    if settings.dicom_tls_port is not None:
+        doors.append(("FIRSTREAD_DICOM_TLS", settings.dicom_host, settings.dicom_tls_port))
     for prefix, host, port in doors:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         with socket.socket(family) as trial:

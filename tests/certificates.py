@@ -59,6 +59,14 @@ class Authority:
             context.load_cert_chain(*identity)
         return context
 
+    def server_context(self, identity: Identity) -> ssl.SSLContext:
+        """Make what a server speaks TLS with; its clients need a certificate of this authority."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(*identity)
+        context.load_verify_locations(self.certificate)
+        context.verify_mode = ssl.CERT_REQUIRED
+        return context
+
 
 def _openssl(*arguments: object) -> None:
     subprocess.run(["openssl", *map(str, arguments)], check=True, capture_output=True)

@@ -1,5 +1,6 @@
 """A peer that asks for storage commitment and takes the answers: SCU of one, SCP of the other."""
 
+import ssl
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -35,7 +36,9 @@ class CommitmentPeer:
         self.status = 0x0000  # what it answers to reports
 
     @contextmanager
-    def listening(self, *, take_role: bool = True) -> Iterator[None]:
+    def listening(
+        self, *, take_role: bool = True, tls: ssl.SSLContext | None = None
+    ) -> Iterator[None]:
         """Take calls; ``take_role``: let the caller be the SCP, as it must."""
         entity = AE(ae_title=self.ae_title)
         entity.add_supported_context(
@@ -44,6 +47,7 @@ class CommitmentPeer:
         server = entity.start_server(
             ("127.0.0.1", self.port),
             block=False,
+            ssl_context=tls,
             evt_handlers=[(evt.EVT_N_EVENT_REPORT, self._take)],
         )
         try:
@@ -54,7 +58,11 @@ class CommitmentPeer:
 
     @contextmanager
     def associate(
-        self, port: int, called: str = "FIRSTREAD", classes: Iterable[str] = ()
+        self,
+        port: int,
+        called: str = "FIRSTREAD",
+        classes: Iterable[str] = (),
+        tls: ssl.SSLContext | None = None,
     ) -> Iterator[Association]:
         """Open an association that offers storage commitment, and these classes to store."""
         entity = AE(ae_title=self.ae_title)
@@ -67,6 +75,7 @@ class CommitmentPeer:
             port,
             ae_title=called,
             evt_handlers=[(evt.EVT_N_EVENT_REPORT, self._take)],
+            tls_args=None if tls is None else (tls, "listener"),
         )
         try:
             yield opened

@@ -16,6 +16,7 @@ from common.settings import Settings
 from common.tables import Instance
 from dicom_listener.commitment_request import MAX_ITEMS, ActionStatus
 from dicom_listener.statuses import StoreStatus
+from firstread.commitment_backlog import undelivered
 from tests.commitment_peer import PUSH_MODEL, WELL_KNOWN, CommitmentPeer, request, wait_until
 from tests.integration.listener.conftest import (
     free_port,
@@ -206,6 +207,9 @@ def test_a_peer_that_is_away_is_called_until_it_answers_success(
     uid = ask(listening, peer, here)
     wait_until("two failures", 20, lambda: state_of(sessions, uid)[1] >= 2)
     assert state_of(sessions, uid)[2] == "cannot be reached"
+    with sessions() as session:
+        (says,) = undelivered(session)
+    assert says.startswith("MODALITY: 1 not delivered yet (last: cannot be reached)")
     peer.status = 0x0110
     with peer.listening():
         assert peer.outcome().committed == here
@@ -223,6 +227,9 @@ def test_a_peer_that_keeps_away_is_given_up(
     with running_listener(short):
         uid = ask(short, peer, store(short))
         wait_until("abandoned", 20, lambda: state_of(sessions, uid)[0] == "abandoned")
+        with sessions() as session:
+            (says,) = undelivered(session)
+        assert "1 given up" in says
         with peer.listening():  # and is answered when it asks again
             ask(short, peer, store(short), None)
             peer.outcome()
@@ -250,6 +257,8 @@ def test_a_listener_that_is_killed_before_it_answered_answers_when_it_is_back(
     environment = {
         "FIRSTREAD_DICOM_PEERS_FILE": str(permitted.dicom_peers_file),
         "FIRSTREAD_COMMITMENT_RETRY_S": "0.5",
+        "FIRSTREAD_DICOM_ACSE_TIMEOUT_S": "5",  # the lease is as long as a call may take
+        "FIRSTREAD_DICOM_DIMSE_TIMEOUT_S": "5",
     }
     with serving(permitted, **environment) as first:
         here = store(permitted, 3)
@@ -263,7 +272,7 @@ def test_a_listener_that_is_killed_before_it_answered_answers_when_it_is_back(
             update(CommitmentItem).values(succeeded=None, failure_reason=None, checked_at=None)
         )
     with serving(permitted, **environment), peer.listening():
-        outcome = peer.outcome(40)
+        outcome = peer.outcome(60)
         assert outcome.transaction_uid == uid
         assert outcome.committed == [here[0], here[2]]
         assert outcome.failed == {here[1][1]: 0x0112}

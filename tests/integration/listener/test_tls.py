@@ -19,6 +19,8 @@ from common.settings import Settings
 from common.tables import Instance
 from dicom_listener.service import Listener
 from dicom_listener.statuses import StoreStatus
+from firstread.children import Child
+from firstread.services import service_ready
 from tests.certificates import Authority, Identity
 from tests.integration.listener.conftest import (
     data_set_bytes,
@@ -274,6 +276,22 @@ def test_plain_and_tls_are_served_side_by_side(
         )
         assert echo.returncode == 0, echo.stderr
     assert len(stored(sessions)) == 1
+
+
+def test_a_listener_of_tls_alone_is_seen_to_be_ready(
+    settings: Settings, site: Site, tmp_path: Path
+) -> None:
+    changed = secured(settings, site)
+    child = Child(name="listener", command=["sleep", "60"], log_path=tmp_path / "listener.log")
+    child.start()
+    try:
+        assert not service_ready("listener", changed, child)
+        with running_listener(changed):
+            assert service_ready("listener", changed, child)
+    finally:
+        assert child.process is not None
+        child.process.kill()
+        child.process.wait(10)
 
 
 def _sent(folder: Path) -> tuple[Dataset, bytes]:
