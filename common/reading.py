@@ -155,10 +155,10 @@ def rerank(session: Session, settings: Settings, *, limit: int = 200) -> int:
     Returns:
         How many were; call again, in a new transaction, until it is 0.
     """
-    wanted = select(Site.ai_ranking).where(Site.id == SITE_ID).scalar_subquery()
-    stale = session.execute(
+    other = select(~Site.ai_ranking).where(Site.id == SITE_ID).scalar_subquery()
+    stale = session.execute(  # equality, for the index: upkeep asks this every few seconds
         select(WorklistItem.study_id)
-        .where(WorklistItem.listed, WorklistItem.ai_ranked != wanted)
+        .where(WorklistItem.listed, WorklistItem.ai_ranked == other)
         .order_by(WorklistItem.study_id)
         .limit(limit)
     ).scalars()

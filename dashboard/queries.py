@@ -4,9 +4,22 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, and_, func, or_, select, tuple_
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    ColumnElement,
+    and_,
+    any_,
+    cast,
+    func,
+    or_,
+    select,
+    tuple_,
+    union,
+)
 from sqlalchemy.orm import Session
 
+from common.search_indexes import ACCESSION_NUMBER, PATIENT_ID, PATIENT_NAME
 from common.states import AnalysisState, Outcome, ReadingState
 from common.tables import Analysis, Patient, Reading, Site, Study, WorklistItem
 from common.worklist import SITE_ID, database_now
@@ -14,6 +27,8 @@ from dashboard.worklist_row import RankKey, WorklistRow, make_row, select_rows
 
 PAGE_SIZE = 50
 RECENT_READ = 5_000
+SEARCHED_WITHIN = 5_000  # the first studies of the list; behind them only beginnings are found
+BEGINNING_AT_MOST = 1_000
 COUNTED_AT_MOST = 10_000  # beyond it the page says "more than"
 
 Holder = Literal["any", "nobody", "me", "others"]
@@ -59,10 +74,11 @@ def worklist_page(
     after: RankKey | None = None,
     size: int = PAGE_SIZE,
     actor: str = "",
+    searched_within: int = SEARCHED_WITHIN,
 ) -> WorklistPage:
     """Read the studies to be read, in their order, that stand behind ``after``."""
     as_of = database_now(session)
-    matching = _matching(filters or Filters(), actor, as_of)
+    matching = _matching(session, filters or Filters(), actor, as_of, searched_within)
     wanted = select_rows().where(WorklistItem.listed, *matching)
     if after is not None:
         wanted = wanted.where(_rank() > (after.band, after.due_at, after.study_id))
@@ -92,7 +108,7 @@ def recently_read(session: Session, *, text: str = "", size: int = PAGE_SIZE) ->
     found = session.execute(
         select_rows()
         .join(recent, recent.c.study_id == WorklistItem.study_id)
-        .where(~WorklistItem.listed, *_matching(Filters(text=text), "", as_of))
+        .where(~WorklistItem.listed, *([_contains(text.strip())] if text.strip() else []))
         .order_by(Reading.read_at.desc())
         .limit(size)
     ).all()
@@ -138,7 +154,7 @@ def neighbours(
         .join(Study, Study.id == WorklistItem.study_id)
         .join(Patient, Patient.id == Study.patient_id)
         .outerjoin(Reading, Reading.study_id == WorklistItem.study_id)
-        .where(WorklistItem.listed, *_matching(filters, actor, as_of))
+        .where(WorklistItem.listed, *_matching(session, filters, actor, as_of))
     )
     here = (key.band, key.due_at, key.study_id)
     order = (WorklistItem.band, WorklistItem.due_at, WorklistItem.study_id)
@@ -205,7 +221,13 @@ def _claimed(as_of: datetime) -> ColumnElement[bool]:
     return and_(Reading.state == ReadingState.CLAIMED, Reading.claimed_until > as_of)
 
 
-def _matching(filters: Filters, actor: str, as_of: datetime) -> list[ColumnElement[bool]]:
+def _matching(
+    session: Session,
+    filters: Filters,
+    actor: str,
+    as_of: datetime,
+    searched_within: int = SEARCHED_WITHIN,
+) -> list[ColumnElement[bool]]:
     conditions: list[ColumnElement[bool]] = []
     if filters.outcomes:
         conditions.append(WorklistItem.outcome.in_(filters.outcomes))
@@ -218,11 +240,46 @@ def _matching(filters: Filters, actor: str, as_of: datetime) -> list[ColumnEleme
     elif filters.holder == "others":
         conditions.append(and_(_claimed(as_of), Reading.claimed_by != actor))
     if text := filters.text.strip():
-        conditions.append(
-            or_(
-                Study.accession_number.icontains(text, autoescape=True),
-                Patient.patient_id.icontains(text, autoescape=True),
-                func.replace(Patient.patient_name, "^", " ").icontains(text, autoescape=True),
-            )
-        )
+        # Asked first: in one statement the planner may walk the whole list for a few studies.
+        found = list(session.scalars(_found(text, searched_within)))
+        conditions.append(WorklistItem.study_id == any_(cast(found, ARRAY(BigInteger))))
     return conditions
+
+
+def _contains(text: str) -> ColumnElement[bool]:
+    return or_(
+        Study.accession_number.icontains(text, autoescape=True),
+        Patient.patient_id.icontains(text, autoescape=True),
+        func.replace(Patient.patient_name, "^", " ").icontains(text, autoescape=True),
+    )
+
+
+def _found(text: str, searched_within: int) -> Any:  # noqa: ANN401 - a compound SELECT of study ids
+    """Select the studies with a text: anywhere in the first of the list, else at its beginning.
+
+    A list of a million studies cannot be read through for a text that nobody has.
+    """
+    first = (
+        select(WorklistItem.study_id)
+        .where(WorklistItem.listed)
+        .order_by(WorklistItem.band, WorklistItem.due_at, WorklistItem.study_id)
+        .limit(searched_within)
+        .subquery()
+    )
+    near_top = (
+        select(Study.id)
+        .join(first, first.c.study_id == Study.id)
+        .join(Patient, Patient.id == Study.patient_id)
+        .where(_contains(text))
+    )
+    beginnings = [
+        select(select(Study.id).where(begins).limit(BEGINNING_AT_MOST).subquery().c.id)
+        for begins in (ACCESSION_NUMBER.startswith(text.upper(), autoescape=True),)
+    ]
+    for begins in (
+        PATIENT_ID.startswith(text.upper(), autoescape=True),
+        PATIENT_NAME.startswith(text.upper(), autoescape=True),
+    ):
+        people = select(Patient.id).where(begins).limit(BEGINNING_AT_MOST).subquery()
+        beginnings.append(select(Study.id).join(people, people.c.id == Study.patient_id))
+    return union(near_top, *beginnings)

@@ -184,7 +184,7 @@ def read_failures(session: Session, *, limit: int = 50) -> tuple[FailedAnalysis,
         )
         .join(Study, Study.id == Analysis.study_id)
         .where(Analysis.state == AnalysisState.FAILED)
-        .order_by(Analysis.finished_at.desc().nulls_last(), Analysis.id.desc())
+        .order_by(Analysis.finished_at.desc(), Analysis.id.desc())
         .limit(limit)
     )
     return tuple(FailedAnalysis(*row) for row in found)
@@ -195,7 +195,7 @@ def read_refusals(session: Session, *, limit: int = 20) -> tuple[tuple[str, int]
     last = (
         select(Analysis.reasons)
         .where(Analysis.state == AnalysisState.NOT_ELIGIBLE)
-        .order_by(Analysis.finished_at.desc().nulls_last(), Analysis.id.desc())
+        .order_by(Analysis.finished_at.desc(), Analysis.id.desc())
         .limit(RECENT_ANALYSES)
         .subquery()
     )

@@ -7,7 +7,8 @@ from alembic.migration import MigrationContext
 from sqlalchemy import create_engine, inspect, text
 from sqlalchemy.exc import DBAPIError
 
-import common.commitment_tables  # noqa: F401 - its tables belong to what is compared
+import common.commitment_tables  # its tables belong to what is compared
+import common.search_indexes  # noqa: F401 - so do these indexes
 from common.tables import Base
 from tests.conftest import alembic_config
 

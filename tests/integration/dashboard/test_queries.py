@@ -14,6 +14,7 @@ from common.states import Outcome, ReadingState
 from common.tables import Patient, Study
 from dashboard.queries import (
     Filters,
+    find_row,
     neighbours,
     prior_rows,
     pulse,
@@ -146,6 +147,30 @@ def test_filters_choose_by_outcome_band_claim_and_text(
     assert found(Filters(text="phantom charl")) == {uids["flagged"]}
     assert found(Filters(text="SIM26999999")) == set()
     assert found(Filters(text="%")) == set()
+
+
+def test_behind_the_first_of_the_list_a_search_finds_beginnings_alone(
+    sessions: Sessions, settings: Settings
+) -> None:
+    uids = build_scene(sessions, settings, (64, 64))
+    with sessions() as session:
+        row = find_row(session, uids["flagged"])
+    assert row is not None
+
+    def found(text: str, within: int) -> set[str]:
+        with sessions() as session:
+            page = worklist_page(session, Filters(text=text), searched_within=within)
+        return {each.study_instance_uid for each in page.rows}
+
+    anywhere = ("harli", row.accession_number[-4:], row.patient_id[-3:])
+    for text in anywhere:
+        assert uids["flagged"] in found(text, 20_000), text
+        assert uids["flagged"] not in found(text, 0), text
+    for text in ("phantom charl", "PHANTOM CHARLIE", row.accession_number, row.patient_id[:-1]):
+        assert uids["flagged"] in found(text, 0), text
+    assert found(row.accession_number.lower(), 0) == {uids["flagged"]}
+    for text in ("%", "_", "sim_", "/", "\\"):
+        assert found(text, 0) == set(), text
 
 
 def test_each_state_is_told_apart(sessions: Sessions, settings: Settings, model: int) -> None:
