@@ -13,17 +13,18 @@ import numpy as np
 
 from common.errors import NotEligibleError, PredictionError
 from common.pixels import read_header
+from common.pixels.header import text
 from common.settings import Settings
 from firstread.ct_slices import PreparedSlices
-from firstread.image_search import find_files
 from firstread.overlay import draw_overlay, write_overlay
 from firstread.research_pipelines import ResearchResult, Unit
+from firstread.series_search import search_files
 from model.bundles import Bundle
 from model.ct.faults import Remark, remark
 from model.ct.heatmap_volume import heatmap_volume, write_heatmap_volume
 from model.ct.hounsfield import apply_window, read_hounsfield
 from model.ct.hounsfield_window import HounsfieldWindow
-from model.ct.series import CtSeries, group_by_series, read_series
+from model.ct.series import CtSeries, read_series
 from model.eligibility import Policy, judge
 from model.preprocessing import Affine
 
@@ -54,15 +55,22 @@ class CtTriage:
         self._policy = Policy(settings.unknown_age, settings.accept_secondary_capture)
 
     def find_units(self, paths: Sequence[Path]) -> Iterator[Unit]:
-        """Group files by series; what has no series UID in a folder of series is left out."""
-        groups = group_by_series(find_files(paths))
-        strays = groups.pop("", [])
+        """Group files by series; what is no DICOM beside a series is left out.
+
+        A file that cannot be read gets a line of its own, and the rest goes on without it.
+        """
+        found = search_files(paths)
+        yield from found.unreadable
+        groups: dict[str, list[Path]] = {}
+        for path, header in found.headers:
+            groups.setdefault(text(header, "SeriesInstanceUID"), []).append(path)
+        strays = [*groups.pop("", []), *found.others]
         for files in groups.values():
             yield Unit(_common_folder(files), tuple(files))
         named = [path for path in strays if path in paths]
         for path in named:
             yield Unit(path, (path,))
-        if not groups and not named:
+        if not groups and not named and not found.unreadable:
             for path in paths:
                 yield Unit(path, tuple(strays))
 
@@ -117,7 +125,7 @@ def _write(
             prediction.heatmap[number],
             affine,
             size_px=(slice_.rows, slice_.columns),
-            caption=f"slice {number + 1} of {len(series)} research only",
+            caption=f"research only: slice {number + 1} of {len(series)}",
         )
         picture = Path(f"{stem}_slice{number + 1:04d}.png")
         write_overlay(overlay, picture)

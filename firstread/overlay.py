@@ -16,6 +16,8 @@ _BAR_WIDTH_PX = 14
 _BAR_PX = (80, 300)  # at least, at most
 _BAR_TOP_PX, _LINE_PX = 40, 18
 _INK = (200, 200, 200)
+_LOOKED_AT = (96, 96, 96)
+_FONT, _FONT_SIZE = cv2.FONT_HERSHEY_SIMPLEX, 0.42
 _BACKGROUND = 16
 
 
@@ -36,7 +38,7 @@ def draw_overlay(
         heatmap: (rows, columns) in [0, 1] over the encoder's input.
         affine: From the encoder's input to pixels of the image, see ``Prepared``.
         size_px: Rows and columns of the image that the affine speaks of.
-        caption: Written under the legend, a word a line; never cut off.
+        caption: Written under the legend, folded between words; never cut off.
 
     Returns:
         uint8 (h', w', 3), BGR as OpenCV has it; the longer side of the radiograph at most 1024.
@@ -58,7 +60,9 @@ def draw_colour_overlay(
 ) -> NDArray[np.uint8]:
     """Lay a heatmap over an RGB picture (h, w, 3), as ``draw_overlay`` does over a radiograph.
 
-    ``affine`` and ``size_px`` may be in any unit of length, if only in the same.
+    ``affine`` and ``size_px`` may be in any unit of length, if only in the same. Cells that are no
+    number were not looked at: a line runs around those that were, so that nobody takes the rest
+    for cold.
     """
     rows, columns = _shown_size(picture.shape)
     shown = cv2.resize(picture, (columns, rows), interpolation=cv2.INTER_AREA)
@@ -79,11 +83,19 @@ def _blend(
 ) -> NDArray[np.uint8]:
     """Blend a BGR picture with the heatmap and put the legend beside it."""
     rows, columns = picture.shape[:2]
-    heat = _spread(heatmap, affine, (rows / size_px[0], columns / size_px[1]), (rows, columns))
+    scale = (rows / size_px[0], columns / size_px[1])
+    heat = _spread(np.nan_to_num(heatmap, nan=0.0), affine, scale, (rows, columns))
     colours = _colour(heat)
     opacity = _OPACITY * heat[..., None]
     blended = np.rint(picture * (1 - opacity) + colours * opacity).astype(np.uint8)
-    words = caption.split()
+    seen = np.isfinite(heatmap).astype(np.float32)
+    if not seen.all():
+        looked_at = _spread(seen, affine, scale, (rows, columns)) > 0.5
+        edges, _ = cv2.findContours(
+            looked_at.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE
+        )
+        cv2.drawContours(blended, edges, -1, _LOOKED_AT, 1)
+    words = _fold(caption)
     least = _BAR_TOP_PX + _BAR_PX[0] + 28 + _LINE_PX * len(words)
     filling = ((0, max(0, least - rows)), (0, 0), (0, 0))
     blended = np.pad(blended, filling, constant_values=_BACKGROUND)
@@ -144,5 +156,18 @@ def _draw_legend(rows: int, words: Sequence[str]) -> NDArray[np.uint8]:
     return legend
 
 
+def _fold(caption: str) -> list[str]:
+    """Fold a caption to the legend's width."""
+    lines: list[str] = []
+    for word in caption.split():
+        longer = f"{lines[-1]} {word}" if lines else word
+        (width, _), _ = cv2.getTextSize(longer, _FONT, _FONT_SIZE, 1)
+        if lines and width <= _LEGEND_WIDTH_PX - 16:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return lines
+
+
 def _write(picture: NDArray[np.uint8], words: str, at: tuple[int, int]) -> None:
-    cv2.putText(picture, words, at, cv2.FONT_HERSHEY_SIMPLEX, 0.42, _INK, 1, cv2.LINE_AA)
+    cv2.putText(picture, words, at, _FONT, _FONT_SIZE, _INK, 1, cv2.LINE_AA)

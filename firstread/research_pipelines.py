@@ -32,10 +32,14 @@ _MODULES = {
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """What one line answers for: a slide or a series, named by the path that a person knows."""
+    """What one line answers for: a slide or a series, named by the path that a person knows.
+
+    ``failure`` says why a file could not even be opened; there is nothing to analyse then.
+    """
 
     path: Path
     files: tuple[Path, ...]
+    failure: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,6 +86,8 @@ def _line(
     pipeline: ResearchPipeline, unit: Unit, bundle: str, heatmaps: Path | None
 ) -> ResearchLine:
     path = str(unit.path)
+    if unit.failure is not None:
+        return ResearchLine(path, None, "failed", reasons=[unit.failure], bundle=bundle)
     try:
         result = pipeline.analyse(unit, heatmaps)
     except NotEligibleError as error:

@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 from pydicom.uid import VLWholeSlideMicroscopyImageStorage
 
-from common.errors import FirstreadError, NotEligibleError
+from common.errors import NotEligibleError
 from common.pixels import read_header
 from common.pixels.header import text
 from common.settings import Settings
-from firstread.image_search import find_files
 from firstread.overlay import draw_colour_overlay, write_overlay
 from firstread.research_pipelines import ResearchResult, Unit
+from firstread.series_search import search_files
 from model.bundles import Bundle
 from model.slide.pipeline import SlidePipeline, SlideReading, load_slide_pipeline
 from model.slide.stitching import RawMap, build_levels, write_pyramid
@@ -49,19 +49,22 @@ class SlideTriage:
         """Group files by series; the levels, label and overview of a slide are one series.
 
         In a folder only whole-slide images count; a folder without any, and a file that is named
-        and is none, are answered for all the same.
+        and is none, are answered for all the same. A file that cannot be read gets a line of its
+        own, and the rest goes on without it.
         """
         for path in paths:
+            found = search_files([path])
+            yield from found.unreadable
             by_series: dict[str, list[Path]] = {}
-            for file in find_files([path]):
-                series = _series_of_slide(file)
-                if series is not None:
+            for file, header in found.headers:
+                if text(header, "SOPClassUID") == VLWholeSlideMicroscopyImageStorage:
+                    series = text(header, "SeriesInstanceUID")
                     by_series.setdefault(series, []).append(file)
             folders = Counter(files[0].parent for files in by_series.values())
             for files in by_series.values():
                 own_folder = files[0].parent if folders[files[0].parent] == 1 else files[0]
                 yield Unit(path if len(by_series) == 1 else own_folder, tuple(files))
-            if not by_series:
+            if not by_series and not found.unreadable:
                 yield Unit(path, ())
 
     def analyse(self, unit: Unit, heatmaps: Path | None) -> ResearchResult:
@@ -118,10 +121,10 @@ class SlideTriage:
         small_slide = finer_um < self._pipeline.tiling.picture_mpp_um
         overlay = draw_colour_overlay(
             slide.read_picture(finer_um) if small_slide else reading.plan.picture,
-            np.nan_to_num(cells, nan=0.0),
+            cells,
             affine,
             size_px=slide.extent_um,
-            caption="research only",
+            caption="research only; outlined: looked at",
         )
         write_overlay(overlay, picture)
         return pyramid, picture
@@ -138,17 +141,6 @@ def _measured(slide: WholeSlide, reading: SlideReading) -> dict[str, float | int
         "read_at_um_per_px": round(plan.level.mpp_um[0], 4),
         "cell_um": round(reading.cell_um, 3),
     }
-
-
-def _series_of_slide(path: Path) -> str | None:
-    """Give the series of a whole-slide image; None for any other file."""
-    try:
-        header = read_header(path)
-    except (FirstreadError, OSError):
-        return None
-    if text(header, "SOPClassUID") != VLWholeSlideMicroscopyImageStorage:
-        return None
-    return text(header, "SeriesInstanceUID")
 
 
 def _why_no_slide(path: Path) -> str:

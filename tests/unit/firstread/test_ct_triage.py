@@ -70,6 +70,33 @@ def test_a_slice_that_cannot_be_decoded_fails_its_series_and_names_the_file(
     assert str(line["reasons"]).startswith("['IM0004.dcm: ")
 
 
+def test_what_cannot_be_read_is_named_and_the_rest_goes_on(bundle: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    write_slices(make_slices(SLICES), folder)
+    (folder / "letter.txt").write_text("no image")
+    (folder / "README").write_text("no image either")
+    (folder / "gone.dcm").symlink_to(tmp_path / "nowhere.dcm")
+    (folder / "broken.dcm").symlink_to("/proc/self/mem")  # opens, and then cannot be read
+    (folder / "cut").write_bytes((folder / "IM0000.dcm").read_bytes()[:140])
+    missing = tmp_path / "missing.dcm"
+
+    status, lines = triage(missing, folder, "--bundle", bundle)
+
+    assert status == 1
+    failed = {
+        str(line["path"]): str(line["reasons"]) for line in lines if line["state"] == "failed"
+    }
+    assert set(failed) == {
+        str(missing), str(folder / "gone.dcm"), str(folder / "broken.dcm"), str(folder / "cut"),
+    }  # fmt: skip
+    assert "No such file" in failed[str(missing)]
+    assert "No such file" in failed[str(folder / "gone.dcm")]
+    assert "cannot be read: Input/output error" in failed[str(folder / "broken.dcm")]
+    assert "DICOM" in failed[str(folder / "cut")]
+    (done,) = [line for line in lines if line["state"] != "failed"]
+    assert (done["state"], done["path"]) == ("done", str(folder))
+
+
 def test_what_is_no_ct_is_answered_for_too(bundle: Path, tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from firstread.overlay import draw_overlay
+from firstread.overlay import draw_colour_overlay, draw_overlay
 from firstread.triage import caption_of
 from model.prevalence import SitePrevalence
 from tests.small_bundle import CALIBRATOR, write_small_bundle
@@ -13,7 +13,7 @@ from tests.small_bundle import CALIBRATOR, write_small_bundle
 BACKGROUND = 16
 LEGEND_PX = 96
 IDENTITY = (8.0, 0.0, 0.0, 0.0, 8.0, 0.0)
-CAPTION = "one two three four five six seven eight"
+CAPTION = " ".join(["probability"] * 8)  # too wide for two of them in a line
 
 
 def test_a_caption_says_at_which_prevalence_the_probability_holds(tmp_path: Path) -> None:
@@ -41,6 +41,24 @@ def test_no_word_of_a_caption_is_cut_off_however_small_the_image_is(side: int) -
     assert not inked[-4:].any()
     assert drawn.shape[0] >= side
     assert (drawn[side:, :-LEGEND_PX] == BACKGROUND).all()
+
+
+def test_what_was_not_looked_at_is_outlined_and_not_taken_for_cold() -> None:
+    picture = np.full((200, 200, 3), 255, np.uint8)
+    cold, partly = np.zeros((2, 2), np.float32), np.zeros((2, 2), np.float32)
+    partly[:, 1] = np.nan
+    affine = (200.0, 0.0, 0.0, 0.0, 200.0, 0.0)
+
+    whole, half = (
+        draw_colour_overlay(picture, heat, affine, size_px=(200.0, 200.0))
+        for heat in (cold, partly)
+    )
+
+    shown = half[:200, :200]
+    line = np.array(shown.max(axis=2) < 128)
+    assert whole[:200, :200].min() >= 128
+    assert line[:, 95:105].any(axis=1).all()  # where the cells that were looked at end
+    assert not line[5:195, 110:].any()
 
 
 def test_the_same_heat_looks_the_same_beside_any_other() -> None:

@@ -105,6 +105,29 @@ def test_a_cut_slide_fails_alone_and_the_status_says_so(
     assert len(lines[0]["reasons"]) == 1
 
 
+def test_what_cannot_be_read_is_named_and_the_rest_goes_on(
+    archive: Path, bundle: Bundle, tmp_path: Path
+) -> None:
+    folder, missing = tmp_path / "in", tmp_path / "missing.dcm"
+    folder.mkdir()
+    (folder / "slide.dcm").write_bytes((archive / "a_slide" / "level_0.dcm").read_bytes())
+    (folder / "gone.dcm").symlink_to(missing)
+    (folder / "broken").symlink_to("/proc/self/mem")  # opens, and then cannot be read
+
+    result = triage(missing, folder, "--json", "--pipeline", "slide", "--bundle", bundle.folder)
+
+    lines = [json.loads(line) for line in result.stdout.splitlines()]
+    assert result.exit_code == 1
+    assert [(line["path"], line["state"]) for line in lines] == [
+        (str(missing), "failed"),
+        (str(folder / "broken"), "failed"),
+        (str(folder / "gone.dcm"), "failed"),
+        (str(folder), "done"),
+    ]
+    assert lines[1]["reasons"] == ["cannot be read: Input/output error"]
+    assert lines[2]["reasons"] == ["cannot be read: No such file or directory"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
