@@ -21,7 +21,7 @@ from model.calibrators import AnyCalibrator
 from model.checkpoint_files import file_sha256
 from model.ct.hounsfield_window import HounsfieldWindow
 from model.eligibility import EligibilityRules
-from model.gate import GATE, GateSpec
+from model.gate import GATE, Gate, GateSpec, load_gate
 from model.measured import Metrics
 from model.operating_points import OperatingPoint
 from model.preprocessing import PreprocessingSpec
@@ -134,6 +134,16 @@ class Bundle(BaseModel):
         low, high = self.abstain_between
         return low <= self.calibrator.calibrate(score) <= high
 
+    def load_gate(self) -> Gate | None:
+        """Give the network that refuses images by their pixels; None if the tags alone decide.
+
+        Raises:
+            BundleError: it cannot be read, or is not the one that the bundle was made with.
+        """
+        if self.gate is None:
+            return None
+        return load_gate(self.folder / GATE, self.gate, self.files.get(GATE))
+
     @property
     def remarks(self) -> tuple[str, ...]:
         """What must be said wherever a probability of this bundle is shown."""
@@ -162,7 +172,13 @@ class Bundle(BaseModel):
         )
         of_bag = self.pipeline in ("chest_ct", "slide")
         head = BAG_HEAD_PREFIX if of_bag else HEAD_PREFIX
+        try:
+            self.load_gate()
+            gate_can_be_read = True
+        except BundleError:
+            gate_can_be_read = False
         parts = {
+            "gate that can be read": gate_can_be_read,
             "head": any(name.startswith(head) for name in tensor_names(self.weights)),
             "calibrator": self.calibrator is not None,
             "operating points": bool(names),

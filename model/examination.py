@@ -19,7 +19,7 @@ from common.pixels import (
 from common.pixels.image_files import is_image_file
 from model.bundles import Bundle
 from model.eligibility import Judgement, Note, Policy, judge
-from model.gate import GATE, JUDGED_BY_PIXELS, load_gate
+from model.gate import JUDGED_BY_PIXELS
 from model.preprocessing import Affine, prepare
 
 
@@ -115,9 +115,9 @@ def judge_pixels(
     Raises:
         BundleError: the gate cannot be read.
     """
-    if bundle.gate is None:
+    gate = bundle.load_gate()
+    if gate is None:
         return judgement
-    gate = load_gate(bundle.folder / GATE, bundle.gate, bundle.files.get(GATE))
     no_tags = Note.NO_TAGS in judgement.reasons
     stated = not no_tags and not {Note.NO_VIEW, Note.NO_BODY_PART} & set(judgement.reasons)
     age_asked = bundle.eligibility.adults_only and (

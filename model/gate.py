@@ -169,6 +169,8 @@ class Gate:
 def load_gate(path: Path, spec: GateSpec, sha256: str | None = None) -> Gate:
     """Read a gate's parameters; kept, since a decoding child judges many images of few bundles.
 
+    It looks at one image at once, so that parameters that do not fit together are refused here.
+
     Args:
         path: The file.
         spec: The limits that go with it.
@@ -181,8 +183,10 @@ def load_gate(path: Path, spec: GateSpec, sha256: str | None = None) -> Gate:
         content = path.read_bytes()
         if sha256 not in (None, hashlib.sha256(content).hexdigest()):
             raise BundleError(f"{path} is not the file that the bundle was made with")
-        return Gate(spec, load(content))
-    except (OSError, SafetensorError, KeyError) as error:
+        gate = Gate(spec, load(content))
+        gate.look(np.linspace(0, 1, LEAST_SIDE_PX**2).reshape(LEAST_SIDE_PX, LEAST_SIDE_PX))
+        return gate
+    except (OSError, SafetensorError, KeyError, ValueError, IndexError) as error:
         raise BundleError(f"{path} holds no gate: {error}") from error
 
 

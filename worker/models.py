@@ -184,6 +184,7 @@ class Models:
         started = time.monotonic()
         try:
             bundle = self._locate(version)
+            bundle.load_gate()  # the decoding children would find out only at the first image
             model = LoadedModel(version.id, bundle, self._load(bundle))
             model.warm_up()
         except Exception:  # the boundary: one bad bundle must not stop the other pipelines

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from model.bundles import Bundle
-from model.gate import GATE, load_gate
 from model.network import TriageNetwork
 from model.training.packing import DISCLAIMER, write_bundle, write_half_weights
 
@@ -58,5 +57,4 @@ def write_candidate(
         "intended_use": start.intended_use,
         "licence": start.licence,
     }
-    gate = load_gate(start.folder / GATE, start.gate) if start.gate else None
-    return write_bundle(folder, card, fields, gate)
+    return write_bundle(folder, card, fields, start.load_gate())

@@ -28,10 +28,8 @@ def add_gate(folder: Path, gate: Gate, version: str | None = None) -> Bundle:
     if version is not None:
         fields["version"] = version
     card = (folder / CARD).read_text().split(f"\n{HEADING}\n")[0].rstrip("\n")
-    others = bundle.files.keys() - {WEIGHTS, CARD, GATE}
-    if others:
-        raise ValueError(f"{folder} holds {', '.join(sorted(others))}: pack it anew with its gate")
-    return write_bundle(folder, f"{card}\n\n{describe_gate(gate)}", fields, gate)
+    others = sorted(bundle.files.keys() - {WEIGHTS, CARD, GATE})  # of an encoder that reads text
+    return write_bundle(folder, f"{card}\n\n{describe_gate(gate)}", fields, gate, others)
 
 
 def describe_gate(gate: Gate) -> str:

@@ -20,7 +20,7 @@ from common.pixels import read_pixels
 from model.bundles import Bundle
 from model.eligibility import Policy
 from model.examination import examine
-from model.gate import CHEST_REFUSAL, GATE, Gate, Kind, RefusalRate, load_gate
+from model.gate import CHEST_REFUSAL, Gate, Kind, RefusalRate
 from model.gate_features import glance
 from model.training import gate_set
 from model.training.cases import read_case, read_cases
@@ -72,9 +72,9 @@ def report_gate(
         BundleError: the bundle has no gate.
         TrainingDataError: there is no manifest.
     """
-    if bundle.gate is None:
+    gate = bundle.load_gate()
+    if gate is None:
         raise BundleError(f"{bundle.folder}: no gate; model.training.gate_packing adds one")
-    gate = load_gate(bundle.folder / GATE, bundle.gate)
     cv2.setNumThreads(1)
     rates: list[RefusalRate] = []
     mistakes: list[Mistake] = []

@@ -1,6 +1,6 @@
 """Put a trained network, and what is known of it, into a bundle."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,9 +30,13 @@ def write_half_weights(network: Network, folder: Path) -> Network:
 
 
 def write_bundle(
-    folder: Path, card: str, fields: dict[str, Any], gate: Gate | None = None
+    folder: Path,
+    card: str,
+    fields: dict[str, Any],
+    gate: Gate | None = None,
+    further_files: Sequence[str] = (),
 ) -> Bundle:
-    """Write card, gate and description beside the weights.
+    """Write card, gate and description beside the weights and the further files that lie there.
 
     Raises:
         ValueError: the card does not begin with the disclaimer.
@@ -41,9 +45,9 @@ def write_bundle(
         raise ValueError("a card begins with what the model is not for")
     (folder / CARD).write_text(card)
     if gate is None:
-        return write_description(folder, fields)
+        return write_description(folder, fields, further_files)
     gate.write(folder / GATE)
-    return write_description(folder, {**fields, "gate": gate.spec}, further_files=(GATE,))
+    return write_description(folder, {**fields, "gate": gate.spec}, (GATE, *further_files))
 
 
 def evaluation_table(evaluations: Iterable[Evaluation]) -> str:

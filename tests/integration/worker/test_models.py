@@ -11,7 +11,8 @@ from common.errors import BundleError
 from common.settings import Settings
 from common.states import AnalysisState, ModelState
 from common.tables import Analysis, AuditEvent, ModelVersion
-from model.bundles import Bundle
+from model.bundles import Bundle, write_description
+from model.gate import GATE, GateSpec
 from tests.integration.worker.conftest import Ledger
 from tests.worker_parts import EchoPipeline, make_bundle
 from worker.models import Models
@@ -144,6 +145,29 @@ def test_a_bundle_swapped_for_another_is_not_loaded(ledger: Ledger) -> None:
     make_bundle(ledger.bundle.folder, version="6.6.6")
     models = Models(ledger.sessions, load)
     models.refresh()
+    assert models.claimable() == []
+
+
+def test_a_bundle_whose_gate_cannot_be_read_is_neither_activated_nor_loaded(
+    ledger: Ledger, tmp_path: Path
+) -> None:
+    fields = make_bundle(tmp_path / "gated", version="3.0.0").model_dump(
+        exclude={"files", "folder", "sha256"}
+    )
+    (tmp_path / "gated" / GATE).write_bytes(b"no gate")
+    spec = GateSpec(least_chest=0, least_adult=0, most_unlike=2, chosen_on="nothing")
+    gated = write_description(tmp_path / "gated", {**fields, "gate": spec}, (GATE,))
+    with ledger.sessions.begin() as session:
+        (version,) = register(session, [gated], actor="test")
+        with pytest.raises(BundleError, match="gate that can be read"):
+            activate_version(session, version, actor="somebody")
+        # As a release before this check may have left it.
+        session.execute(update(ModelVersion).values(state=ModelState.RETIRED))
+        version.state, version.threshold = ModelState.LIVE, 0.5
+
+    models = Models(ledger.sessions, load)
+    models.refresh()
+
     assert models.claimable() == []
 
 

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.numpy import load_file, save_file
 
 from common.errors import BundleError
-from model.bundles import SHIPPED, Bundle, find_bundles, read_bundle
+from model.bundles import SHIPPED, Bundle, find_bundles, read_bundle, write_description
 from model.eligibility import Note, Policy
 from model.examination import examine
 from model.gate import (
@@ -129,6 +130,36 @@ def test_the_gate_belongs_to_the_bundle_and_its_hash(tmp_path: Path, gate: Gate)
     (tmp_path / GATE).write_bytes((tmp_path / GATE).read_bytes()[:-1] + b"\1")
     with pytest.raises(BundleError, match=GATE):
         read_bundle(tmp_path)
+
+
+def test_a_gate_whose_parts_do_not_fit_is_refused_at_loading_and_keeps_a_bundle_incomplete(
+    tmp_path: Path, gate: Gate
+) -> None:
+    gate.write(tmp_path / GATE)
+    tensors = load_file(tmp_path / GATE)
+    tensors["weight"] = tensors["weight"][1:].copy()
+    write_small_bundle(tmp_path / "bundle")
+    save_file(tensors, tmp_path / "bundle" / GATE)
+    fields = read_bundle(tmp_path / "bundle").model_dump(exclude={"files", "folder", "sha256"})
+    described = write_description(tmp_path / "bundle", {**fields, "gate": gate.spec}, (GATE,))
+
+    with pytest.raises(BundleError, match="holds no gate"):
+        described.load_gate()
+    assert described.missing() == ["gate that can be read"]
+
+
+def test_a_bundle_with_a_text_tower_takes_a_gate_and_keeps_its_files(
+    tmp_path: Path, gate: Gate
+) -> None:
+    write_small_bundle(tmp_path)
+    (tmp_path / "vocab.json").write_text("{}")
+    fields = read_bundle(tmp_path).model_dump(exclude={"files", "folder", "sha256"})
+    write_description(tmp_path, fields, ("vocab.json",))
+
+    packed = add_gate(tmp_path, gate)
+
+    assert {GATE, "vocab.json"} <= packed.files.keys()
+    assert packed.load_gate() is not None
 
 
 def test_a_described_gate_without_its_file_is_refused(tmp_path: Path, gate: Gate) -> None:
