@@ -33,14 +33,14 @@ from model.training.manifest_predictions import predict_rows
 from model.training.manifests import Manifest, ManifestRow
 from model.training.optimisation import checkpoint_gradients
 from model.training.processes import Processes
-from model.training.run_record import settle_choices, write_run_record
-
-CHECKPOINT, EPOCHS, RESULT, PREDICTIONS = (
-    "checkpoint",
-    "epochs.json",
-    "result.json",
-    "predictions.csv",
+from model.training.run_beginning import (
+    RESULT,
+    begin_run,
+    described_data,
+    require_both_labels,
 )
+
+CHECKPOINT, EPOCHS, PREDICTIONS = "checkpoint", "epochs.json", "predictions.csv"
 FINDINGS = "findings.safetensors"
 
 
@@ -90,26 +90,16 @@ def finetune(
     """
     train, val = manifest.of("train"), manifest.of("val")
     for rows, split in ((train, "train"), (val, "val")):
-        if {row.label for row in rows} != {False, True}:
-            raise TrainingDataError(f"{manifest.path}: split {split} needs rows of both labels")
+        require_both_labels(manifest.path, split, (row.label for row in rows))
     names = finding_names(train) if config.findings_share else ()
     if config.findings_share and not names:
         raise TrainingDataError(f"{manifest.path}: no findings to learn in a column `findings`")
-    data: dict[str, object] = {
-        "manifest_sha256": manifest.fingerprint,
-        "start": f"{bundle.name}-{bundle.version}",
-        "start_sha256": bundle.sha256,
-        "train_images": len(train),
-        "val_images": len(val),
-        "findings": list(names),
-    }
-    if processes.rank == 0:
-        settle_choices(out, {"config": config.model_dump(mode="json"), "data": data})
-    processes.wait()
-    if (out / RESULT).exists():
-        say(f"{out} is finished already")
+    data = described_data(
+        manifest.fingerprint, bundle, train_images=len(train), val_images=len(val)
+    ) | {"findings": list(names)}
+    record = begin_run(out, config, data, processes, say)
+    if record is None:
         return _result(out)
-    record = write_run_record(out, config, data) if processes.rank == 0 else {}
     model = _model(bundle, config, len(names))
     how = AUGMENTATIONS[config.augmentation]
     images = FinetuneImages(train, bundle.preprocessing, findings_of(train, names), how)

@@ -10,9 +10,10 @@ import torch
 
 from model.bundles import Bundle
 from model.training.candidate import BUNDLE
-from model.training.finetune import PREDICTIONS, RESULT, FinetuneConfig, Finetuned, finetune
+from model.training.finetune import PREDICTIONS, FinetuneConfig, Finetuned, finetune
 from model.training.manifests import Manifest
 from model.training.processes import Processes
+from model.training.run_beginning import RESULT
 
 RATES = (1e-4, 1e-5, 1e-6)
 DECAYS = (0.1, 0.2, 0.3)

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
+from sklearn.model_selection import GroupKFold
 from torch import Tensor, nn
 
 from common.errors import TrainingDataError
@@ -23,20 +24,19 @@ from model.insight import InsightHead, insight_loss
 from model.network import PROBABILITY_EPS
 from model.training.candidate import write_candidate
 from model.training.feature_store import FeatureStore, write_whole
-from model.training.finetune import (
-    CHECKPOINT,
-    EPOCHS,
-    PREDICTIONS,
-    RESULT,
-    write_result,
-)
+from model.training.finetune import CHECKPOINT, EPOCHS, PREDICTIONS, write_result
 from model.training.finetune_model import starting_network
 from model.training.fitting import Fit, FitConfig, fit
 from model.training.manifest_predictions import predict_rows, table_of
 from model.training.predictions import Predicted
 from model.training.processes import Processes
-from model.training.run_record import settle_choices, write_run_record
-from model.training.triage_head import refit_triage_head
+from model.training.run_beginning import (
+    RESULT,
+    begin_run,
+    described_data,
+    require_both_labels,
+)
+from model.training.triage_head import FOLDS, refit_triage_head
 
 INSIGHT_PREDICTIONS = "insight_predictions.csv"
 ROWS_AT_ONCE = 64
@@ -122,7 +122,10 @@ def train_insight(
 ) -> InsightTrained:
     """Train on the rows of train, watch val, and write bundle, predictions and figures to ``out``.
 
-    INSIGHT's log odds are part of the score, so the triage head is fitted anew over them.
+    INSIGHT's log odds are part of the score, so the triage head is fitted anew over them: over
+    those of further INSIGHT heads, each trained without the patients that it is asked about. A
+    head's own odds on what it was trained on are too sure, and would leave the triage head little
+    to explain. With ``new_head`` false the bundle's INSIGHT may have seen them all the same.
     Every process calls it; the first writes. Stopped and started again it ends the same.
 
     Raises:
@@ -136,35 +139,25 @@ def train_insight(
         )
     train, val = store.rows_of("train"), store.rows_of("val")
     for rows, split in ((train, "train"), (val, "val")):
-        if len(set(store.labels[rows].tolist())) < 2:
-            raise TrainingDataError(f"{store.folder}: split {split} needs rows of both labels")
-    data: dict[str, object] = {
-        "manifest_sha256": store.manifest_fingerprint,
-        "start": f"{bundle.name}-{bundle.version}",
-        "start_sha256": bundle.sha256,
-        "train_images": len(train),
-        "val_images": len(val),
-    }
-    if processes.rank == 0:
-        settle_choices(out, {"config": config.model_dump(mode="json"), "data": data})
-    processes.wait()
-    if (out / RESULT).exists():
-        say(f"{out} is finished already")
+        require_both_labels(store.folder, split, store.labels[rows].tolist())
+    data = described_data(
+        store.manifest_fingerprint, bundle, train_images=len(train), val_images=len(val)
+    )
+    record = begin_run(out, config, data, processes, say)
+    if record is None:
         return _result(out)
-    record = write_run_record(out, config, data) if processes.rank == 0 else {}
     network = starting_network(bundle, seed=config.fit.seed)
-    if config.new_head:
-        torch.manual_seed(config.fit.seed)
-        network.insight = InsightHead(network.encoder.spatial_width)
+    network.insight = _starting_head(bundle, config)
     watch = _Watch(store, val, out, device, say)
     around = Fit(out / CHECKPOINT, processes, device, watch, say)
     model = InsightModel(network.insight, config)
     average = fit(model, _StoredChunks(store, train), config.fit, around)
+    unseen = _cross_fitted(store, train, bundle, config, around)
     if processes.rank == 0:
         network.insight = _head(average).cpu()
         fitted = refit_triage_head(
             network,
-            _predicted(store, train, network.insight),
+            _predicted(store, train, unseen),
             store.labels[train],
             store.groups[train],
         )
@@ -187,6 +180,52 @@ def train_insight(
         )
     processes.wait()
     return _result(out)
+
+
+def _starting_head(bundle: Bundle, config: InsightConfig) -> InsightHead:
+    """Give INSIGHT as the training begins: at random, or as it is in the bundle."""
+    network = starting_network(bundle, seed=config.fit.seed)
+    if not config.new_head:
+        return network.insight
+    torch.manual_seed(config.fit.seed)
+    return InsightHead(network.encoder.spatial_width)
+
+
+def _cross_fitted(
+    store: FeatureStore,
+    rows: NDArray[np.intp],
+    bundle: Bundle,
+    config: InsightConfig,
+    around: Fit,
+) -> NDArray[np.float64]:
+    """Give INSIGHT's probabilities (n,) by heads that have not seen that patient.
+
+    Every process calls it. Each fold's head has a checkpoint of its own, so a run that was stopped
+    goes on here too.
+
+    Raises:
+        TrainingDataError: fewer than two patients.
+    """
+    groups = store.groups[rows]
+    folds = min(FOLDS, len(set(groups.tolist())))
+    if folds < 2:
+        raise TrainingDataError(f"{store.folder}: the images of train are of one patient")
+    found = np.empty(len(rows))
+    for number, (seen, held_out) in enumerate(GroupKFold(folds).split(rows, groups=groups)):
+        around.say(f"INSIGHT without fold {number + 1} of {folds}")
+        chunks = _StoredChunks(store, rows[seen])
+        least = config.fit.chunk_size * around.processes.count
+        batch = min(config.fit.batch_size, len(seen) // least * least)
+        fitted = config.fit.model_copy(update={"batch_size": batch})
+        own = Fit(
+            around.folder.with_name(f"{around.folder.name}_without_{number + 1}"),
+            around.processes,
+            around.device,
+            lambda _model, _epoch: None,
+        )
+        average = fit(InsightModel(_starting_head(bundle, config), config), chunks, fitted, own)
+        found[held_out] = _probabilities(store, rows[held_out], _head(average), around.device)
+    return found
 
 
 def _stored_head(bundle: Bundle) -> InsightHead:
@@ -238,9 +277,10 @@ def _probabilities(
     return np.array(found)
 
 
-def _predicted(store: FeatureStore, rows: NDArray[np.intp], head: InsightHead) -> Predicted:
+def _predicted(
+    store: FeatureStore, rows: NDArray[np.intp], probability: NDArray[np.float64]
+) -> Predicted:
     """Put what the triage head is fitted on together; scores and heatmaps are not needed there."""
-    probability = _probabilities(store, rows, head, torch.device("cpu"))
     nothing = np.zeros(len(rows))
     maps = np.zeros((len(rows), 1, 1), np.float32)
     return Predicted(nothing, probability, maps, store.embeddings[rows])
