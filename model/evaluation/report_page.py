@@ -97,6 +97,17 @@ def _cases(report: Report) -> str:
     return f'<div class="numbers">{cells}</div>{left_out}'
 
 
+def _differing(report: Report) -> str:
+    """Say how far the order of the models can be trusted: the highest of several flatters."""
+    pairs = report.comparisons
+    apart = sum(one.p_holm < 0.05 for one in pairs)
+    if len(pairs) == 1:
+        return "The two models differ." if apart else "The two models are not shown to differ."
+    if not apart:
+        return f"Corrected for {len(pairs)} comparisons, no two models are shown to differ."
+    return f"Corrected for {len(pairs)} comparisons, {plural(apart, 'pair')} of models differ."
+
+
 def _summary(report: Report) -> str:
     """Say in two sentences what a reader wants to know first of the best model."""
     rated = [model for model in report.models if model.overall.auc is not None]
@@ -119,12 +130,22 @@ def _summary(report: Report) -> str:
             else "Its probabilities are off by <b>more than chance explains</b>."
         )
     said.extend(_at_points(figures))
+    if report.comparisons:
+        said.append(_differing(report))
     return f"<p>{' '.join(said)}</p>"
 
 
 def _at_points(figures: Figures) -> Iterable[str]:
     for point in figures.operating_points:
-        if point.name == "default" and point.sensitivity and point.specificity:
+        if point.name != "default" or not point.sensitivity or not point.specificity:
+            continue
+        if point.abstained:
+            yield (
+                f"At its default operating point it flags {point.sensitivity.value:.0%} of the"
+                f" abnormal images, clears {point.specificity.value:.0%} of the others, and gives"
+                f" no opinion on {point.abstained:.0%} of all."
+            )
+        else:
             yield (
                 f"At its default operating point it flags {point.sensitivity.value:.0%} of the"
                 f" abnormal images and {1 - point.specificity.value:.0%} of the others."
@@ -140,7 +161,8 @@ def _charts(report: Report) -> str:
             (1 - p.specificity.value, p.sensitivity.value, n, f"{m.name}: {p.name}")
             for n, m in numbered
             for p in m.overall.operating_points
-            if p.sensitivity and p.specificity
+            # A model without an opinion on some cases is no point of a curve over all.
+            if p.sensitivity and p.specificity and not p.abstained
         ]
         caption = "ROC; dots are operating points" if dots else "ROC"
         charts.append((caption, draw_roc(roc, dots)))

@@ -105,6 +105,7 @@ def test_the_page_needs_no_other_file_and_never_says_normal(
     assert not re.findall(r"(?:src|href)=|url\(|@import|<script|<link", page)
     assert page.count("<figure>") == 3
     assert "Not for clinical use" in page
+    assert "The two models differ." in page
     assert not re.search(r"\bnormal", page.partition("</style>")[2], re.IGNORECASE)
     assert "&ge;" in page
 
@@ -203,6 +204,8 @@ def test_a_bundle_that_may_abstain_is_measured_with_its_silences(tmp_path: Path)
     assert never["sensitivity"]["value"] == never["specificity"]["value"] == 0.0
     page = (tmp_path / "report" / "report.html").read_text()
     assert "neither flagged nor cleared" in page
+    assert "small-0.0.1: default" in page
+    assert "silent-0.0.1: default</title>" not in page
 
 
 def test_an_old_log_of_looks_takes_the_new_columns_and_keeps_its_lines(tmp_path: Path) -> None:
