@@ -32,7 +32,7 @@ def draw_panel(record: StudyRecord, shown: StudyRecord, actor: str, now: datetim
     """Draw it; ``shown`` is what the reader has been shown of the study, and can have read."""
     row = record.row
     _patient(row)
-    _outcome(row, record.images)
+    _outcome(row, record)
     _facts(row, actor, now)
     _actions(row, shown.instances, actor)
     _priority(row, actor)
@@ -55,15 +55,16 @@ def _patient(row: WorklistRow) -> None:
     )
 
 
-def _outcome(row: WorklistRow, images: tuple[ImageRecord, ...]) -> None:
+def _outcome(row: WorklistRow, record: StudyRecord) -> None:
+    images, pictures = record.images, record.pictures
     answered = row.outcome in (Outcome.FLAGGED, Outcome.NOT_FLAGGED)
     lines = [wording.MEANINGS[row.outcome]]
     shown = ""
     if answered and row.probability is not None:
         shown = wording.number(row.probability)
-        lines += [wording.in_words(row.probability), wording.highest_of(row.images)]
+        lines += [wording.in_words(row.probability), wording.highest_of(row.images, pictures)]
     leading = next((image for image in images if image.leading), None)
-    lines.append("Final: all images are analysed." if row.final else "Provisional: more may come.")
+    lines.append(wording.settled(final=row.final, analysed=row.images, pictures=pictures))
     if leading and answered and leading.threshold is not None:
         lines.append(f"Flagged from {leading.threshold:.2f}. Model {leading.model}.")
     body = "".join(f"<p>{escape(line)}</p>" for line in lines)

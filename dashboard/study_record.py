@@ -72,6 +72,11 @@ class StudyRecord:
     priors: tuple[WorklistRow, ...]
     instances: int  # objects received, whatever their kind
 
+    @property
+    def pictures(self) -> int:
+        """How many of the objects shown have pixels that were read, whatever became of them."""
+        return len({image.instance_id for image in self.images if image.rows is not None})
+
     def image(self, instance_id: int | None) -> ImageRecord | None:
         """Give the image asked for, else the leading one, else the first that has a picture."""
         for image in self.images:

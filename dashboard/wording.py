@@ -114,11 +114,25 @@ def in_words(probability: float) -> str:
     )
 
 
-def highest_of(images: int) -> str:
-    """Say which image a study's probability belongs to."""
+def highest_of(images: int, pictures: int = 0) -> str:
+    """Say which image a study's probability belongs to, and of how many ``pictures`` it speaks."""
+    if pictures > images:
+        which = "One" if images == 1 else f"Highest of {images} images; {images}"
+        return f"{which} of {pictures} images analysed, see below why; calibrated for one image."
     if images == 1:
         return "One image analysed; calibrated for one image."
     return f"Highest of {images} images; calibrated for one image."
+
+
+def settled(*, final: bool, analysed: int, pictures: int = 0) -> str:
+    """Say whether more may come, and never that all was analysed where the model refused some."""
+    if not final:
+        return "Provisional: more may come."
+    if pictures > analysed:
+        left = pictures - analysed
+        subject = "1 image was" if left == 1 else f"{left} images were"
+        return f"Final: nothing is left to analyse. {subject} not analysed: no opinion on those."
+    return "Final: all images are analysed."
 
 
 def reading_state(row: WorklistRow, actor: str, now: datetime, zone: ZoneInfo) -> str:

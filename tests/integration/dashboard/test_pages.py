@@ -1,6 +1,7 @@
 """The pages as Streamlit runs them, over a real Postgres."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,10 +16,10 @@ import dashboard
 from common.reading import claim_study
 from common.settings import Settings, get_settings
 from common.states import OrderPriority
-from common.tables import AuditEvent, Reading, Study, WorklistItem
+from common.tables import AuditEvent, ModelVersion, Reading, Study, WorklistItem
 from dashboard.queries import worklist_page
 from dashboard.worklist_page import row_data
-from tests.scene import build_scene
+from tests.scene import LATERAL, add_scene_study, build_scene, not_flagged
 
 Sessions = sessionmaker[Session]
 APP = str(Path(dashboard.__file__).with_name("app.py"))
@@ -255,3 +256,26 @@ def test_the_name_that_a_reader_types_is_the_one_that_is_audited(
     press(test, "do_claim")
     with sessions() as session:
         assert session.execute(select(Reading.claimed_by)).scalar_one() == "Dr. Anna_*Example*"
+
+
+def test_a_refused_image_is_never_counted_as_analysed(
+    uids: dict[str, str], sessions: Sessions, environment: Settings
+) -> None:
+    with sessions.begin() as session:
+        model = session.execute(select(ModelVersion.id)).scalars().first()
+        refused = replace(LATERAL, view_position="AP", reasons=("black and white exchanged",))
+        study = add_scene_study(
+            session,
+            environment,
+            not_flagged(0.1),
+            refused,
+            model_version_id=model,
+            size_px=(64, 64),
+        )
+        uid = study.study_instance_uid
+
+    page = text(run("study", study=uid))
+
+    assert "One of 2 images analysed" in page
+    assert "1 image was not analysed" in page
+    assert "all images are analysed" not in page

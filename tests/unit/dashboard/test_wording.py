@@ -10,10 +10,12 @@ from dashboard.wording import (
     MEANINGS,
     OUTCOMES,
     clock,
+    highest_of,
     in_words,
     number,
     person_name,
     plain,
+    settled,
     span,
 )
 from dashboard.worklist_row import age_text
@@ -99,3 +101,15 @@ def test_an_age_is_the_one_sent_else_from_the_birth_date(
 
 def test_text_of_senders_loses_what_cannot_be_seen_and_nothing_else() -> None:
     assert plain("a\tb\u2067<i>ü</i>\u200d") == "a b<i>ü</i>\u200d"
+
+
+def test_an_image_that_was_refused_is_counted_and_never_taken_for_analysed() -> None:
+    assert highest_of(1, 2).startswith("One of 2 images analysed")
+    assert highest_of(2, 3).startswith("Highest of 2 images; 2 of 3 images analysed")
+    assert highest_of(1, 1) == "One image analysed; calibrated for one image."
+    assert highest_of(2, 2) == "Highest of 2 images; calibrated for one image."
+    refused = settled(final=True, analysed=1, pictures=2)
+    assert "all images" not in refused
+    assert "1 image was not analysed" in refused
+    assert settled(final=True, analysed=2, pictures=2) == "Final: all images are analysed."
+    assert settled(final=False, analysed=1, pictures=2) == "Provisional: more may come."
