@@ -87,7 +87,7 @@ def test_slow_peers_in_waves_starve_nobody(target: Target, sessions: Sessions) -
         with Slow(target, 200) as slow:
             for _ in range(40):
                 target.send_neighbour()
-            slow.wait(20)
+            slow.wait(30)
     target.check_unharmed()
     target.tally("slow peers", sessions, {"slow peers": 1000}).check()
 

@@ -46,7 +46,7 @@ def test_slow_peers_are_shown_the_door_and_starve_nobody(target: Target) -> None
         time.sleep(0.5)
         for _ in range(5):
             target.send_neighbour()
-        slow.wait(15)
+        slow.wait(30)
     target.check_unharmed()
 
 
