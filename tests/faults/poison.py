@@ -89,7 +89,7 @@ class Target:
             "FIRSTREAD_ARCHIVE_RESERVE_BYTES": "0",
             "FIRSTREAD_DICOM_ACSE_TIMEOUT_S": str(TIMEOUT_S),
             "FIRSTREAD_DICOM_DIMSE_TIMEOUT_S": str(TIMEOUT_S),
-            "FIRSTREAD_DICOM_NETWORK_TIMEOUT_S": str(TIMEOUT_S),
+            "FIRSTREAD_DICOM_NETWORK_TIMEOUT_S": str(3 * TIMEOUT_S),  # a cold store may take long
             **variables,
         }
         self.process = Process(
