@@ -49,7 +49,7 @@ def check_item(sessions: sessionmaker[Session], archive: Archive, item: Commitme
         reason = _compare(path, found.sha256)
     with sessions.begin() as session:
         hold_commitments(session)  # whoever deletes sees this row, or has deleted by now
-        if reason is None and path is not None and not path.exists():
+        if path is not None and (_is_deleted(session, item) or not path.exists()):
             reason = FailureReason.NO_SUCH_INSTANCE
         session.execute(
             update(CommitmentItem)
@@ -70,6 +70,14 @@ def check_item(sessions: sessionmaker[Session], archive: Archive, item: Commitme
             reason=reason.name.lower(),
             request_id=item.request_id,
         )
+
+
+def _is_deleted(session: Session, item: CommitmentItem) -> bool:
+    """Say whether retention took the object: its file may be there for a moment longer."""
+    deleted = select(Instance.id).where(
+        Instance.sop_instance_uid == item.sop_instance_uid, Instance.deleted_at.is_not(None)
+    )
+    return session.scalar(deleted) is not None
 
 
 def _compare(path: Path, sha256: bytes) -> FailureReason | None:
