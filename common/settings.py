@@ -94,6 +94,9 @@ class Settings(BaseSettings):
     )
     dicom_max_pdu_bytes: int = Field(default=131072, ge=4096, description="Largest PDU received")
     dicom_max_associations: int = Field(default=25, ge=1, description="Associations at a time")
+    dicom_processes: int = Field(
+        default=1, ge=1, le=16, description="Listener processes on the port, each with all limits"
+    )
     dicom_acse_timeout_s: float = Field(default=30, gt=0, description="Wait for negotiation")
     dicom_dimse_timeout_s: float = Field(default=30, gt=0, description="Wait within a message")
     dicom_network_timeout_s: float = Field(default=60, gt=0, description="Idle association's life")

@@ -317,6 +317,12 @@ class AcceptorServer(AssociationServer):
             time.sleep(0.05)
         return idle_in_a_row >= 2
 
+    def server_bind(self) -> None:
+        """Bind; where several processes are to listen, beside the others."""
+        if self.reach.settings.dicom_processes > 1:
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        super().server_bind()
+
     def verify_request(self, request: Any, client_address: Any) -> bool:  # noqa: ANN401 - theirs
         """Turn connections away, before they cost a thread, when far too many are open.
 

@@ -30,6 +30,7 @@ from dicom_listener.library_log import quiet_pynetdicom
 from dicom_listener.peers import Admission
 from dicom_listener.pixel_comparison import same_pixels
 from dicom_listener.pressure import Pressure, queue_age_s
+from dicom_listener.processes import Processes
 from dicom_listener.receiving import Receiver
 from dicom_listener.reception import Spool
 from dicom_listener.ringing import Ringer
@@ -186,10 +187,24 @@ def serve(settings: Settings) -> None:
         ConfigurationError: archive, database or address cannot be used as they are.
         UnreachableError: the database does not answer.
     """
+    if settings.dicom_processes == 1:
+        serve_alone(settings)
+        return
     configure_logs("listener", settings.log_level)
+    Processes(settings, serve_alone).run(_told_to_stop())
+
+
+def _told_to_stop() -> Flag:
     stopping = Flag()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
+    return stopping
+
+
+def serve_alone(settings: Settings) -> None:
+    """Listen as one process, be it of several; raises what ``serve`` does."""
+    configure_logs("listener", settings.log_level)
+    stopping = _told_to_stop()
     listener = Listener(settings)
     listener.start()
     gc.freeze()  # pynetdicom collects every 60 connections: let it look at those alone
