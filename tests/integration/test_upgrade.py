@@ -1,43 +1,27 @@
 """Upgrade without downtime: migrate first, then change the services one by one.
 
-So what runs must get on with the next schema. Three tests hold that: migrations only add, the
-first release's statements work on today's tables while these are migrated, and today's services
-work on through everything that a migration may add.
+So what runs must get on with the next schema: migrations only add, and today's services work on
+through everything that a migration may add.
 """
 
 import ast
-import hashlib
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
-from itertools import count
 from pathlib import Path
 from threading import Event, Thread
-from typing import Any
 
 import pytest
-from alembic import command
-from alembic.migration import MigrationContext
-from alembic.operations import Operations
-from alembic.script import ScriptDirectory
 from sqlalchemy import (
-    Connection,
-    Engine,
-    MetaData,
     create_engine,
     func,
-    insert,
     select,
     text,
-    update,
 )
-from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 
-from common.database import make_engine
 from common.settings import Settings
 from common.states import AnalysisState
 from common.tables import Analysis, Instance
-from tests.conftest import REPOSITORY, alembic_config
+from tests.conftest import REPOSITORY
 from tests.e2e.running import eventually
 from tests.integration.listener.conftest import Listen, listen, radiograph, send
 from tests.worker_parts import examine_anything, load_echo, make_bundle
@@ -47,9 +31,6 @@ from worker.service import Service
 __all__ = ["listen"]  # a fixture
 
 MIGRATIONS = sorted((REPOSITORY / "alembic" / "versions").glob("0*.py"))
-FIRST_RELEASE = "0001"
-NOW = datetime.now(UTC)
-numbers = count(1)
 
 
 def breaks(source: str) -> list[str]:
@@ -131,142 +112,6 @@ def test_what_only_adds_is_told_from_what_does_not(statement: str, is_well: bool
     body = f"def upgrade():\n    {statement}\n"
     assert (breaks(body) == []) is is_well
     assert breaks(f"contract = True\n{body}") == []
-
-
-def release_statements(tables: MetaData, connection: Connection) -> int:
-    """Do what the first release's services do, with its columns alone. Returns the study's id."""
-    number = next(numbers)
-    digest = hashlib.sha256(str(number).encode()).digest()
-    uid = f"2.25.77{number}"
-
-    def add(name: str, returning: str = "id", **values: Any) -> int:  # noqa: ANN401
-        table = tables.tables[name]
-        return connection.execute(
-            insert(table).values(**values).returning(table.c[returning])
-        ).scalar_one()
-
-    source = {"source_ae_title": "CR1"}
-    texts = ("accession_number", "study_description", "study_date", "study_time", "patient_age",
-             "requested_procedure_priority", "study_priority_id")  # fmt: skip
-    patient_id = add(
-        "patient", issuer_of_patient_id="", patient_id=uid, patient_id_stated=True,
-        patient_name="", patient_birth_date="", patient_sex="",
-    )  # fmt: skip
-    study_id = add(
-        "study", patient_id=patient_id, study_instance_uid=uid, **source,
-        first_received_at=NOW, last_received_at=NOW, **dict.fromkeys(texts, ""),
-    )  # fmt: skip
-    series_id = add(
-        "series", study_id=study_id, series_instance_uid=f"{uid}.1", modality="DX",
-        body_part_examined="", series_description="",
-    )  # fmt: skip
-    instance_id = add(
-        "instance", series_id=series_id, sop_instance_uid=f"{uid}.1.1", sop_class_uid="1.2",
-        transfer_syntax_uid="1.2", view_position="", path=uid, size_bytes=1, sha256=digest,
-        source_address="192.0.2.1", received_at=NOW, **source,
-    )  # fmt: skip
-    analysis_id = add(
-        "analysis", study_id=study_id, instance_id=instance_id, pipeline="chest_xray", run=0,
-        inputs_sha256=digest, purpose="live", state="queued", lane=0, band=2, due_at=NOW,
-        attempt=0, failures=0, losses=0, late_results=0, reasons=[], received_at=NOW,
-        queued_at=NOW,
-    )  # fmt: skip
-    add(
-        "worklist_item", "study_id", study_id=study_id, listed=True, prior=False, settled=False,
-        final=False, outcome="pending", images=0, new_image_since_read=False, ai_ranked=True,
-        band=2, due_at=NOW, order_priority="routine", order_priority_source="default", reason="x",
-    )  # fmt: skip
-    add("reading", "study_id", study_id=study_id, state="unread", reported_elsewhere=False)
-    add("audit_event", actor="reader", action="study_opened", detail={})
-    add(
-        "set_aside", sop_instance_uid=f"{uid}.2", study_instance_uid=uid, sha256=digest,
-        kind="revision", path=uid, size_bytes=1, source_address="192.0.2.1", received_at=NOW,
-        **source,
-    )  # fmt: skip
-    analysis = tables.tables["analysis"]
-    ours = analysis.c.id == analysis_id
-    connection.execute(
-        update(analysis).where(ours).values(state="running", attempt=1, lease_until=NOW)
-    )
-    connection.execute(
-        update(analysis).where(ours).values(
-            state="not_eligible", reasons=["x"], lease_until=None, finished_at=NOW
-        )
-    )  # fmt: skip
-    for name in ("patient", "study", "series", "instance", "analysis", "worklist_item", "reading",
-                 "site", "model_version"):  # fmt: skip
-        connection.execute(select(tables.tables[name]).limit(5)).all()
-    return study_id
-
-
-def _make_first_release(connection: Connection) -> None:
-    """Make its tables and nothing else: what logins may do is granted for today's tables alone."""
-    scripts = ScriptDirectory.from_config(alembic_config())
-    context = MigrationContext.configure(connection)
-    with Operations.context(context):
-        scripts.get_revision(FIRST_RELEASE).module.upgrade()
-    context.stamp(scripts, FIRST_RELEASE)
-
-
-def test_the_first_releases_statements_work_while_tables_are_migrated_and_after(
-    empty_database_url: str,
-) -> None:
-    engine = make_engine(empty_database_url)
-    try:
-        _work_through_a_migration(engine)
-    finally:
-        engine.dispose()
-
-
-def _work_through_a_migration(engine: Engine) -> None:
-    with engine.begin() as connection:
-        _make_first_release(connection)
-    tables = MetaData()
-    tables.reflect(engine)
-    stopped, errors = Event(), []
-    committed: list[int] = []
-
-    def work() -> None:
-        while not stopped.is_set():
-            try:
-                with engine.begin() as connection:
-                    study_id = release_statements(tables, connection)
-                committed.append(study_id)
-            except OperationalError:
-                continue  # a circle of locks with the migration: services answer "later"
-            except Exception as error:  # noqa: BLE001 - any other is a finding
-                errors.append(error)
-
-    threads = [Thread(target=work) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    try:
-        assert eventually(lambda: len(committed) >= 10 or errors, 30)
-        _migrate(engine)
-        after = len(committed)
-        assert eventually(lambda: len(committed) >= after + 10 or errors, 30)
-    finally:
-        stopped.set()
-        for thread in threads:
-            thread.join()
-    assert errors == []
-    with engine.connect() as connection:
-        found = connection.execute(text("SELECT id FROM study ORDER BY id")).scalars().all()
-    assert found == sorted(committed)
-
-
-def _migrate(engine: Engine) -> None:
-    """Migrate as an operator does: again, if it was the migration that gave way."""
-    config = alembic_config()
-    for _ in range(5):
-        try:
-            with engine.begin() as connection:
-                config.attributes["connection"] = connection
-                command.upgrade(config, "head")
-        except OperationalError:
-            continue
-        return
-    pytest.fail("five migrations gave way")
 
 
 # Everything that a migration may do to the tables of a release that goes on working.
