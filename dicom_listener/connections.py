@@ -320,7 +320,8 @@ class AcceptorServer(AssociationServer):
     def server_bind(self) -> None:
         """Bind; where several processes are to listen, beside the others."""
         if self.reach.settings.dicom_processes > 1:
-            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            listening = cast(socket.socket, self.socket)
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         super().server_bind()
 
     def verify_request(self, request: Any, client_address: Any) -> bool:  # noqa: ANN401 - theirs
