@@ -117,8 +117,12 @@ class Process:
         """SIGKILL it, and see that this is what it died of."""
         assert self.process is not None
         assert self.running, f"{self.name} was already gone:\n{self.told()[-3000:]}"
+        children = psutil.Process(self.pid).children(recursive=True)
         self.process.kill()
         assert self.process.wait(30) == -signal.SIGKILL
+        for child in children:  # where it had been suspended, they could not see its death
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.resume()
         self.faults[f"SIGKILL of {self.name}"] += 1
 
     def suspend(self) -> None:
