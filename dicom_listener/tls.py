@@ -182,6 +182,7 @@ class Handshakes:
         secured = None
         try:
             connection.settimeout(self._deadline_s)  # of the whole handshake, not of each read
+            connection.getpeername()  # of one that is gone, wrap_socket would leave a socket open
             secured = self._context.wrap_socket(
                 connection, server_side=True, do_handshake_on_connect=False
             )

@@ -218,4 +218,4 @@ def stop_a_worker_past_its_lease(images: int) -> None:
 
 
 def test_the_late_results_of_a_stopped_worker_are_discarded_and_counted() -> None:
-    stop_a_worker_past_its_lease(images=150)
+    stop_a_worker_past_its_lease(images=40)

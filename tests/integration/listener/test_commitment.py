@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
-from sqlalchemy import func, select, update
+from sqlalchemy import func, select, text, update
 from sqlalchemy.orm import Session, sessionmaker
 
-from common.commitment_tables import CommitmentItem, CommitmentRequest
+from common.commitment_tables import CommitmentItem, CommitmentRequest, bar_commitments
 from common.settings import Settings
 from common.tables import Instance
 from dicom_listener.commitment_request import MAX_ITEMS, ActionStatus
@@ -114,6 +114,13 @@ def state_of(sessions: sessionmaker[Session], uid: str) -> tuple[str, int, str]:
         return row.state, row.failures, row.last_error
 
 
+def lock_is_waited_for(sessions: sessionmaker[Session]) -> bool:
+    """Say whether anybody waits for an advisory lock."""
+    with sessions() as session:
+        waiting = text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
+        return bool(session.scalar(waiting))
+
+
 def test_the_outcome_comes_on_the_association_that_asked_while_it_stands(
     listening: Settings, peer: CommitmentPeer, sessions: sessionmaker[Session]
 ) -> None:
@@ -198,6 +205,22 @@ def test_only_what_is_on_the_disk_as_it_came_is_committed(
         misnamed[1]: 0x0119,
         unknown[1]: 0x0112,
     }
+
+
+def test_what_retention_has_marked_is_not_committed_though_its_file_is_still_there(
+    listening: Settings, peer: CommitmentPeer, sessions: sessionmaker[Session]
+) -> None:
+    here = store(listening)
+    with sessions.begin() as session:
+        bar_commitments(session)
+        session.execute(update(Instance).values(deleted_at=func.clock_timestamp()))
+        with peer.listening():
+            uid = ask(listening, peer, here)
+            wait_until("held up by who deletes", 10, lambda: lock_is_waited_for(sessions))
+            assert state_of(sessions, uid)[0] == "pending"
+            session.commit()
+            assert peer.outcome().failed == {here[0][1]: 0x0112}
+    assert stored_path(sessions, listening, here[0][1]).exists()
 
 
 def test_a_peer_that_is_away_is_called_until_it_answers_success(

@@ -282,7 +282,7 @@ def test_a_listener_of_tls_alone_is_seen_to_be_ready(
     settings: Settings, site: Site, tmp_path: Path
 ) -> None:
     changed = secured(settings, site)
-    child = Child(name="listener", command=["sleep", "60"], log_path=tmp_path / "listener.log")
+    child = Child(name="listener", command=["/bin/sleep", "60"], log_path=tmp_path / "listener.log")
     child.start()
     try:
         assert not service_ready("listener", changed, child)

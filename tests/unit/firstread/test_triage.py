@@ -163,7 +163,7 @@ def test_heatmaps_are_drawn_for_scored_images_alone(
     assert sorted(named) == sorted(str(path) for path in folder.iterdir())
     drawn = np.asarray(cv2.imread(named[0])).astype(int)
     grey = np.rint(EXPOSURE / 4095 * 255).astype(int)
-    picture = drawn[:, : grey.shape[1]]
+    picture = drawn[: grey.shape[0], : grey.shape[1]]  # the caption is below it
     cold, hot = picture[80:, :60], picture[:15, -15:]
     assert np.abs(cold - grey[80:, :60, None]).max() <= 1  # 0 on the scale leaves it alone
     assert np.ptp(hot, axis=2).min() > 40  # 1 on the scale is coloured

@@ -33,7 +33,8 @@ def test_every_limit_is_in_the_statement_with_its_default() -> None:
             row = next(
                 row
                 for row in STATEMENT.splitlines()
-                if f"_{name.upper()}` |" in row or f"_{name.upper()}`, " in row
+                if row.startswith("|")
+                and (f"_{name.upper()}` |" in row or f"_{name.upper()}`, " in row)
             )
             assert ("unset" if default is None else str(default)) in row
 
