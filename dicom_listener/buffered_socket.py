@@ -115,13 +115,18 @@ class BufferedSocket(AssociationSocket):
         return data
 
     def _shutdown_socket(self) -> None:
-        """Say goodbye where there is TLS, so that the peer can tell an end from a cut."""
+        """Say goodbye where there is TLS, so that the peer can tell an end from a cut; close.
+
+        pynetdicom's own closes nothing if the peer was faster: then its shutdown has failed.
+        """
         connection = self.socket
         if isinstance(connection, ssl.SSLSocket):
             with suppress(OSError, ValueError):
                 connection.settimeout(0)  # the peer's own goodbye is not waited for
                 connection.unwrap()
         super()._shutdown_socket()
+        if connection is not None:
+            connection.close()
 
     def _compact(self) -> None:
         """Move what is unread to the buffer's beginning."""
