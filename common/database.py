@@ -97,6 +97,21 @@ def _first_line(error: Exception) -> str:
     return (str(getattr(error, "orig", None) or error).strip().splitlines() or ["unknown"])[0]
 
 
+@contextmanager
+def only_one(engine: Engine, lock: int) -> Iterator[bool]:
+    """Hold an advisory lock of the database for a while; False where another process has it."""
+    with engine.connect() as connection:
+        held = connection.execution_options(isolation_level="AUTOCOMMIT")
+        key = {"key": lock}
+        if not held.execute(text("SELECT pg_try_advisory_lock(:key)"), key).scalar():
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            held.execute(text("SELECT pg_advisory_unlock(:key)"), key)
+
+
 def durability_problems(session: Session) -> list[str]:
     """Name each setting of the server that would let an acknowledged image vanish."""
     problems = []

@@ -61,7 +61,8 @@ def grant_privileges(connection: Connection) -> None:
     Safe to repeat. Roles that are missing and cannot be made are left out: ``missing_roles``.
     """
     _make_roles(connection)
-    roles = [role for role in ROLES if role not in missing_roles(connection)]
+    missing = missing_roles(connection)
+    roles = [role for role in ROLES if role not in missing]
     tables = set(inspect(connection).get_table_names())
     for table, grants in PRIVILEGES.items():
         if table not in tables:

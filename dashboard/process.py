@@ -4,8 +4,6 @@
 """
 
 import sys
-import urllib.error
-import urllib.request
 
 from streamlit.web.cli import main as streamlit
 
@@ -15,6 +13,7 @@ from common.logs import configure_logs
 from common.metrics_server import MetricsServer
 from common.readiness import database_check
 from common.settings import Settings, get_settings
+from dashboard.address import page_answers
 
 LOOP_ANSWERS_S = 2.0
 
@@ -25,23 +24,12 @@ def watched(settings: Settings) -> MetricsServer:
     Raises:
         ConfigurationError: the address may not or cannot be bound to.
     """
-    host = settings.dashboard_host
-    address = f"http://{f'[{host}]' if ':' in host else host}:{settings.dashboard_port}"
-
-    def loop_moves() -> bool:
-        """Ask Streamlit's own loop, which serves every page."""
-        try:
-            url = f"{address}/_stcore/health"
-            with urllib.request.urlopen(url, timeout=LOOP_ANSWERS_S) as answer:  # noqa: S310 - ours
-                return answer.status == 200
-        except (urllib.error.URLError, OSError):
-            return False
-
     ready = []
     if settings.metrics_port is not None:
         engine = make_engine(settings.database_address(), pool_size=1, statement_timeout_s=2)
         ready.append(database_check(engine))
-    return MetricsServer(settings, "dashboard", alive={"loop": loop_moves}, ready=ready)
+    alive = {"loop": lambda: page_answers(settings, LOOP_ANSWERS_S)}
+    return MetricsServer(settings, "dashboard", alive=alive, ready=ready)
 
 
 def main() -> None:

@@ -272,9 +272,9 @@ def _found(text: str, searched_within: int) -> Any:  # noqa: ANN401 - a compound
         .join(Patient, Patient.id == Study.patient_id)
         .where(_contains(text))
     )
+    accession = ACCESSION_NUMBER.startswith(text.upper(), autoescape=True)
     beginnings = [
-        select(select(Study.id).where(begins).limit(BEGINNING_AT_MOST).subquery().c.id)
-        for begins in (ACCESSION_NUMBER.startswith(text.upper(), autoescape=True),)
+        select(select(Study.id).where(accession).limit(BEGINNING_AT_MOST).subquery().c.id)
     ]
     for begins in (
         PATIENT_ID.startswith(text.upper(), autoescape=True),

@@ -171,8 +171,13 @@ def urgency(word: str) -> int:
     return len(_URGENCY) if priority is None else _URGENCY.index(priority)
 
 
+def is_uid(value: str) -> bool:
+    """Say whether it is a UID, with such leading zeros as some devices write."""
+    return len(value) <= 64 and _UID.fullmatch(value) is not None
+
+
 def _check_uid(keyword: str, uid: str) -> None:
-    if len(uid) > 64 or _UID.fullmatch(uid) is None:
+    if not is_uid(uid):
         raise InvalidUidError(f"{keyword} is no UID")
 
 

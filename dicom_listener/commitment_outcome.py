@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from pynetdicom import AE, build_role
-from pynetdicom.presentation import PresentationContext, build_context
+from pynetdicom.presentation import build_context
 
 from common.commitment_tables import CommitmentItem
 from common.peers import CallBack
@@ -86,7 +86,7 @@ def call_back(
         association = entity.associate(
             peer.host,
             peer.port,
-            contexts=[commitment_context()],
+            contexts=[build_context(COMMITMENT_CLASS_UID)],
             ae_title=peer.ae_title,
             ext_neg=[build_role(COMMITMENT_CLASS_UID, scp_role=True)],
             tls_args=None if tls is None else (tls, peer.host),
@@ -111,11 +111,6 @@ def call_back(
     finally:
         if association.is_established:
             association.release()
-
-
-def commitment_context() -> PresentationContext:
-    """Make the presentation context of storage commitment."""
-    return build_context(COMMITMENT_CLASS_UID)
 
 
 def _require_success(status: int | None) -> None:

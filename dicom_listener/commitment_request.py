@@ -3,7 +3,6 @@
 Source: PS3.4 annex J.3.2.
 """
 
-import re
 from collections.abc import Callable
 from enum import IntEnum
 from typing import NamedTuple, cast
@@ -19,12 +18,12 @@ from common.commitment_tables import CommitmentItem, CommitmentRequest
 from common.database import storage_errors
 from common.errors import StorageUnavailableError
 from common.logs import get_logger
+from dicom_listener.attributes import is_uid
 from dicom_listener.connections import Acceptor
 from dicom_listener.event_reports import COMMITMENT_INSTANCE_UID
 
 MAX_ITEMS = 10_000
 _REQUEST_COMMITMENT = 1
-_UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 _OTHERS_WAIT_S = 5  # the listener that was asked has the association, and goes first
 
 log = get_logger()
@@ -128,7 +127,7 @@ def read_request(information: Dataset) -> Asked:
     """
     transaction = str(information.get("TransactionUID") or "")
     sequence = information.get("ReferencedSOPSequence") or ()
-    if not _is_uid(transaction):
+    if not is_uid(transaction):
         raise RefusedRequestError(ActionStatus.INVALID_ARGUMENT, "no Transaction UID")
     if not sequence:
         raise RefusedRequestError(ActionStatus.INVALID_ARGUMENT, "no Referenced SOP Sequence")
@@ -141,9 +140,9 @@ def read_request(information: Dataset) -> Asked:
         )
         for item in sequence
     )
-    if not all(_is_uid(uid) for pair in items for uid in pair):
+    if not all(is_uid(uid) for pair in items for uid in pair):
         raise RefusedRequestError(ActionStatus.INVALID_ARGUMENT, "an object without its UIDs")
-    return Asked(transaction, tuple((pair[0], pair[1]) for pair in items))
+    return Asked(transaction, items)
 
 
 def keep_request(session: Session, asked: Asked, ae_title: str, address: str) -> int:
@@ -203,7 +202,3 @@ def keep_request(session: Session, asked: Asked, ae_title: str, address: str) ->
             )
         )
     return known.id
-
-
-def _is_uid(value: str) -> bool:
-    return len(value) <= 64 and _UID.fullmatch(value) is not None

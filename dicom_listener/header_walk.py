@@ -21,7 +21,7 @@ _LONG = frozenset(
     (b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV")
 )
 _MAX_DEPTH = 64
-_MAX_VALUE_BYTES = 1 << 16  # longer text is cut there
+_MAX_VALUE_BYTES = 0xFFFE  # longer text is cut there: the most that two bytes of length can tell
 _MAX_SEQUENCE_BYTES = 1 << 20  # a longer sequence is passed over
 _MAX_INFLATED_BYTES = 64 << 20  # of what stands before the pixels
 _CHUNK_BYTES = 1 << 16
@@ -110,7 +110,6 @@ class Picked:
         """
         self._source = source
         self._order = "<" if little_endian else ">"
-        self.little_endian = little_endian
         self.implicit = False
         self.elements = bytearray()
         self._kept: bytearray | None = None  # of the sequence that is being kept
@@ -152,8 +151,7 @@ class Picked:
     def _keep_value(self, head: bytes, length: int) -> None:
         kept = min(length, _MAX_VALUE_BYTES)
         is_short = len(head) == 8 and not self.implicit
-        told = struct.pack(f"{self._order}{'H' if is_short else 'L'}", min(kept, 0xFFFE))
-        kept = min(kept, 0xFFFE)
+        told = struct.pack(f"{self._order}{'H' if is_short else 'L'}", kept)
         self.elements += head[: -len(told)] + told + self._exactly(kept)
         self._source.skip(length - kept)
 

@@ -42,12 +42,6 @@ class Processes:
         # Never forked: threads and connections would come along.
         self._context = get_context("spawn")
         self._running: list[BaseProcess] = []
-        self.restarts = 0
-
-    @property
-    def pids(self) -> list[int]:
-        """The processes that run."""
-        return [one.pid for one in self._running if one.pid is not None and one.is_alive()]
 
     def run(self, stopping: threading.Event) -> None:
         """Run them until the flag is set, then let each end what is under way."""
@@ -63,7 +57,6 @@ class Processes:
                     log.error("listener_process_died", died_pid=one.pid, exit_code=one.exitcode)
                     self._running.remove(one)
                 if dead and not stopping.is_set():
-                    self.restarts += len(dead)
                     stopping.wait(pause_s)
                     pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
                 elif time.monotonic() - began >= _LOOK_EVERY_S:

@@ -64,7 +64,7 @@ def register(
             connection.rollback()  # it came between the two statements
             continue
         contradiction = relation(facts, received)
-        if contradiction is None and study and not _is_patient(facts, received, settings):
+        if contradiction is None and study and not _is_patient(facts, values):
             contradiction = Clash(SetAsideKind.PATIENT_DIFFERS)
         if contradiction is not None:
             return contradiction
@@ -190,15 +190,13 @@ def _identity(attributes: Attributes, settings: Settings) -> tuple[str, str]:
     return attributes.issuer_of_patient_id or settings.default_issuer, attributes.patient_id
 
 
-def _is_patient(patient: Row, received: Received, settings: Settings) -> bool:
+def _is_patient(patient: Row, values: Values) -> bool:
     """Say whether the study's patient is this one. An issuer that one side omits is no other."""
-    attributes = received.attributes
-    if patient.patient_id_stated != bool(attributes.patient_id):
+    if patient.patient_id_stated != values["patient_id_stated"]:
         return False
-    issuer, patient_id = _identity(attributes, settings)
-    one_omits = not attributes.issuer_of_patient_id or not patient.issuer_of_patient_id
-    return patient.patient_id == patient_id and (
-        one_omits or patient.issuer_of_patient_id == issuer
+    one_omits = not values["issuer_of_patient_id"] or not patient.issuer_of_patient_id
+    return patient.patient_id == values["patient_id"] and (
+        one_omits or patient.issuer_of_patient_id == values["issuer"]
     )
 
 

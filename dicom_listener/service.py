@@ -84,7 +84,7 @@ class Listener:
             archive=archive,
             safekeeping=self._safekeeping,
             ledger=self._ledger,
-            sessions=make_sessions(self._engine),
+            sessions=sessions,
             settings=settings,
             same_pixels=partial(
                 same_pixels,
@@ -101,7 +101,6 @@ class Listener:
         ]
         self._servers: list[AcceptorServer] = []
         try:
-            sessions = make_sessions(self._engine)
             self._committers = Committers(sessions, archive, settings)
             commitment = CommitmentService(sessions, self._committers.begin)
             handlers.append((evt.EVT_N_ACTION, commitment.handle_action))

@@ -145,7 +145,7 @@ VALUES (%(series_id)s, {_INSTANCE_VALUES}) ON CONFLICT DO NOTHING RETURNING id
 
 # What retention deleted and a sender brings again. Whoever removes files locks the row, too.
 LOCKED_DELETED = """
-SELECT id, series_id FROM instance
+SELECT 1 FROM instance
 WHERE sop_instance_uid = %(sop_instance_uid)s AND deleted_at IS NOT NULL FOR NO KEY UPDATE
 """
 RESTORED = """

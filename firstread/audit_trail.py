@@ -1,6 +1,5 @@
 """What the command line asks of the audit trail."""
 
-import getpass
 import os
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
@@ -11,11 +10,14 @@ from sqlalchemy import select
 from common.audit.key import read_key
 from common.audit.messages import Source, audit_message
 from common.audit.verification import Head, Report, read_heads, verify
-from common.database import make_engine, make_sessions, storage_errors
+from common.database import storage_errors
 from common.errors import ConfigurationError
 from common.reading import audit
 from common.settings import Settings
 from common.tables import AuditChain, AuditEvent, Patient, Study
+from firstread.ledger import Ledger
+
+LONGEST_STATEMENT_S = 3600  # the whole trail is read
 
 
 def verify_trail(settings: Settings, heads: Iterable[Path] | None) -> Report:
@@ -25,12 +27,12 @@ def verify_trail(settings: Settings, heads: Iterable[Path] | None) -> Report:
         ConfigurationError: a file of heads cannot be read, or the key cannot.
     """
     key = read_key(settings)
-    engine = make_engine(settings.database_address(), pool_size=1, statement_timeout_s=3600)
-    try:
-        with storage_errors(), make_sessions(engine)() as session:
-            return verify(session, key, list(_heads(settings, heads)))
-    finally:
-        engine.dispose()
+    with (
+        Ledger(settings, statement_timeout_s=LONGEST_STATEMENT_S) as ledger,
+        storage_errors(),
+        ledger.sessions() as session,
+    ):
+        return verify(session, key, list(_heads(settings, heads)))
 
 
 def _heads(settings: Settings, files: Iterable[Path] | None) -> Iterator[Head]:
@@ -50,7 +52,6 @@ def export_trail(settings: Settings, out: Path, since: datetime | None) -> int:
     Returns:
         How many were written.
     """
-    engine = make_engine(settings.database_address(), pool_size=1, statement_timeout_s=3600)
     wanted = (
         select(AuditEvent, AuditChain, Patient.patient_id)
         .outerjoin(AuditChain, AuditChain.chain_id == AuditEvent.chain_id)
@@ -62,7 +63,11 @@ def export_trail(settings: Settings, out: Path, since: datetime | None) -> int:
         wanted = wanted.where(AuditEvent.at >= since.replace(tzinfo=since.tzinfo or UTC))
     count = 0
     try:
-        with storage_errors(), make_sessions(engine).begin() as session:
+        with (
+            Ledger(settings, statement_timeout_s=LONGEST_STATEMENT_S) as ledger,
+            storage_errors(),
+            ledger.sessions.begin() as session,
+        ):
             descriptor = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             with os.fdopen(descriptor, "wb") as file:
                 rows = session.execute(wanted.execution_options(yield_per=1000))
@@ -76,9 +81,7 @@ def export_trail(settings: Settings, out: Path, since: datetime | None) -> int:
                     message = audit_message(event, source, patient_id=shown)
                     file.write(message.replace(b"\n", b" ") + b"\n")
                     count += 1
-            audit(session, getpass.getuser()[:64], "audit_exported", messages=count)
+            audit(session, ledger.actor, "audit_exported", messages=count)
     except OSError as error:
         raise ConfigurationError(f"--out {out}: {error.strerror}") from error
-    finally:
-        engine.dispose()
     return count

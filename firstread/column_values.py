@@ -1,5 +1,6 @@
 """Read options of the form COLUMN=VALUE, and tables of scores from where they may lie."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,11 +27,8 @@ def column_values(option: str, texts: list[str] | None) -> dict[str, str]:
     return values
 
 
-def read_scores(predictions: Path | None, features: Path | None) -> "tuple[PredictionTable, str]":
+def read_scores(predictions: Path | None, features: Path | None) -> "PredictionTable":
     """Read scores from a table of predictions, or from a store made by a bundle with a head.
-
-    Returns:
-        The table, and the hash of the bundle that scored.
 
     Raises:
         ConfigurationError: neither or both were named.
@@ -39,8 +37,7 @@ def read_scores(predictions: Path | None, features: Path | None) -> "tuple[Predi
     if (predictions is None) == (features is None):
         raise ConfigurationError("name the scores: either --features STORE or --predictions CSV")
     if predictions is not None:
-        table = read_own_scores(predictions)
-        return table, table.bundle_sha256
+        return read_own_scores(predictions)
     from model.training.feature_store import FeatureStore
     from model.training.manifest_predictions import table_of
 
@@ -48,7 +45,7 @@ def read_scores(predictions: Path | None, features: Path | None) -> "tuple[Predi
     table = table_of(
         store.rows, store.scores, name=store.index.plan.bundle, sha256=store.manifest_fingerprint
     )
-    return table, store.bundle_sha256
+    return replace(table, bundle_sha256=store.bundle_sha256)
 
 
 def read_own_scores(predictions: Path) -> "PredictionTable":

@@ -13,11 +13,11 @@ from sqlalchemy.orm import Session, sessionmaker
 from common.database import make_engine, make_sessions, storage_errors
 from common.errors import StorageUnavailableError
 from common.settings import Settings
+from dashboard.address import dashboard_address
 from firstread.demo_ledger import Seen
 from firstread.demo_screen import Screen, print_verdict
 from firstread.demo_sender import DemoSender, OwnFiles, SimulatedScanner
 from firstread.foreground import Narrator
-from firstread.services import dashboard_address
 from firstread.stack import Stack, StopRequestedError, stop_on_signals
 
 SETTLE_S = 4.0

@@ -6,7 +6,7 @@ import time
 from rich.console import Console
 
 from common.settings import Settings
-from firstread.services import dashboard_address
+from dashboard.address import dashboard_address
 from firstread.stack import Stack, StopRequestedError, stop_on_signals
 
 

@@ -20,10 +20,12 @@ from common.tables import Analysis, AnalysisState, Instance, Series, Study
 class Ledger:
     """A connection for one command; every change is audited under the account that runs it."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, statement_timeout_s: float = 30) -> None:
         self.settings = settings
         self.actor = getpass.getuser()[:64]
-        self.engine = make_engine(settings.database_address(), pool_size=1)
+        self.engine = make_engine(
+            settings.database_address(), pool_size=1, statement_timeout_s=statement_timeout_s
+        )
         self.sessions = make_sessions(self.engine)
 
     def __enter__(self) -> Self:

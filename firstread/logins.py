@@ -10,7 +10,7 @@ from pathlib import Path
 import psycopg
 from psycopg import sql
 
-from common.grants import DASHBOARD, LISTENER, WORKER
+from common.grants import DASHBOARD, LISTENER, ROLES, WORKER
 
 OWNER = "firstread"
 # A service's login is its group's name and this; beat is a worker that analyses nothing.
@@ -33,7 +33,7 @@ def make_logins(
 ) -> None:
     """Make the owner, the group roles and the services' logins, as a superuser; safe to repeat."""
     _login(connection, OWNER, owner_password)
-    for group in sorted(set(GROUPS.values())):
+    for group in ROLES:
         if not _known(connection, group):
             connection.execute(sql.SQL("CREATE ROLE {} NOLOGIN").format(sql.Identifier(group)))
         name = group + SUFFIX
@@ -46,7 +46,7 @@ def make_logins(
     if known.fetchone() is None:
         connection.execute(sql.SQL("CREATE DATABASE {} OWNER {}").format(*names))
     connection.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(names[0]))
-    for group in sorted(set(GROUPS.values())):
+    for group in ROLES:
         connection.execute(
             sql.SQL("GRANT CONNECT ON DATABASE {} TO {}").format(names[0], sql.Identifier(group))
         )

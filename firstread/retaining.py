@@ -1,15 +1,14 @@
 """Retention by hand: the site's rule, with progress, under the account that runs it."""
 
-import getpass
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from common.database import make_engine, make_sessions
 from common.errors import ConfigurationError
 from common.retention import Retention, Summary
 from common.settings import Settings
+from firstread.ledger import Ledger
 
 SAY_EVERY_STUDIES = 100
 
@@ -66,8 +65,5 @@ def open_folders(settings: Settings) -> list[str]:
 
 @contextmanager
 def _retention(settings: Settings) -> Iterator[Retention]:
-    engine = make_engine(settings.database_address(), pool_size=1, statement_timeout_s=600)
-    try:
-        yield Retention(make_sessions(engine), settings, actor=getpass.getuser()[:64])
-    finally:
-        engine.dispose()
+    with Ledger(settings, statement_timeout_s=600) as ledger:
+        yield Retention(ledger.sessions, settings, actor=ledger.actor)

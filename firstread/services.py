@@ -3,12 +3,11 @@
 import signal
 import socket
 import sys
-import urllib.error
-import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 
 from common.settings import Settings
+from dashboard.address import page_answers
 from firstread.children import Child
 from firstread.logins import address_file
 
@@ -98,19 +97,3 @@ def echo(settings: Settings) -> bool:
     status = association.send_c_echo()
     association.release()
     return getattr(status, "Status", None) == 0
-
-
-def dashboard_address(settings: Settings) -> str:
-    """Give the dashboard's address for a browser on this machine."""
-    host = settings.dashboard_host
-    return f"http://{f'[{host}]' if ':' in host else host}:{settings.dashboard_port}"
-
-
-def page_answers(settings: Settings) -> bool:
-    """Ask the dashboard's server for its health."""
-    url = f"{dashboard_address(settings)}/_stcore/health"
-    try:
-        with urllib.request.urlopen(url, timeout=3) as answer:  # noqa: S310 - our own address
-            return answer.status == 200
-    except (urllib.error.URLError, OSError):
-        return False

@@ -150,9 +150,9 @@ def _draw(one: Seen, prediction: "Prediction | str | None", path: Path) -> Path 
 
 def caption_of(bundle: Bundle, score: float) -> str:
     """Say what an overlay's image scored, and at which prevalence that holds."""
-    probability = bundle.interpret(score).probability
-    number = "< 0.01" if probability < 0.01 else "> 0.99" if probability > 0.99 else None
-    said = f"probability {number or f'{probability:.2f}'}"
+    from dashboard.wording import number
+
+    said = f"probability {number(bundle.interpret(score).probability)}"
     if bundle.site_prevalence is not None:
         return f"{said} corrected to prevalence {bundle.site_prevalence.prevalence:.1%}"
     if bundle.calibrator is None:

@@ -149,18 +149,25 @@ def operating_point(
 ) -> OperatingPoint:
     """Count what a threshold does to cases of known label; see the class for the abstained."""
     abnormal = np.asarray(labels, dtype=bool)
-    silent = _silent(abstained, len(abnormal))
-    above = np.asarray(probabilities, dtype=np.float64) >= threshold
-    flagged, cleared = above & ~silent, ~above & ~silent
+    flagged, cleared = decided(probabilities, threshold, abstained)
     return OperatingPoint(
         name=name,
         threshold=threshold,
         sensitivity=proportion(int((flagged & abnormal).sum()), int(abnormal.sum())),
         specificity=proportion(int((cleared & ~abnormal).sum()), int((~abnormal).sum())),
         flag_rate=float(flagged.mean()),
-        abstained=float(silent.mean()),
+        abstained=float((~(flagged | cleared)).mean()),
         chosen_on=chosen_on,
     )
+
+
+def decided(
+    probabilities: ArrayLike, threshold: float, abstained: ArrayLike | None = None
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Say which cases (n,) a threshold flags and which it clears; the abstained are neither."""
+    above = np.asarray(probabilities, dtype=np.float64) >= threshold
+    silent = _silent(abstained, len(above))
+    return above & ~silent, ~above & ~silent
 
 
 def _silent(abstained: ArrayLike | None, n: int) -> NDArray[np.bool_]:

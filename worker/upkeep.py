@@ -10,11 +10,11 @@ from datetime import timedelta
 from celery import Celery
 from kombu.exceptions import OperationalError as BrokerError
 from redis.exceptions import RedisError
-from sqlalchemy import Engine, exists, select, text, update
+from sqlalchemy import Engine, exists, select, update
 from sqlalchemy.orm import Session, aliased, sessionmaker
 
 from common import metrics
-from common.database import storage_errors
+from common.database import only_one, storage_errors
 from common.errors import StorageUnavailableError
 from common.lifecycle import NOW, expire_leases, requeue_order
 from common.logs import get_logger
@@ -68,16 +68,11 @@ class Upkeep:
         """Do all steps once. False, and nothing done, while another process does them."""
         self._heard_at = time.monotonic()
         try:
-            with storage_errors(), self._engine.connect() as connection:
-                autocommit = connection.execution_options(isolation_level="AUTOCOMMIT")
-                key = {"key": UPKEEP_LOCK}
-                if not autocommit.execute(text("SELECT pg_try_advisory_lock(:key)"), key).scalar():
+            with storage_errors(), only_one(self._engine, UPKEEP_LOCK) as is_ours:
+                if not is_ours:
                     return False
-                try:
-                    with metrics.UPKEEP_SECONDS.time():
-                        self._run_steps()
-                finally:
-                    autocommit.execute(text("SELECT pg_advisory_unlock(:key)"), key)
+                with metrics.UPKEEP_SECONDS.time():
+                    self._run_steps()
         except StorageUnavailableError as error:
             log.warning("upkeep_not_done", reason=str(error))
             return False

@@ -79,16 +79,8 @@ class Chain:
     def seal(self, noted: AuditEvent, at: Any) -> None:  # noqa: ANN401 - a datetime
         """Give an event its place."""
         sequence, last = self._next
-        content = Content(
-            self.chain_id,
-            sequence + 1,
-            at,
-            noted.actor,
-            noted.action,
-            noted.study_instance_uid,
-            noted.detail,
-        )
         noted.chain_id, noted.sequence, noted.at = self.chain_id, sequence + 1, at
+        content = Content.of(noted, self.chain_id, sequence + 1)
         sealed = noted.hmac = seal(self._key, last, content)
         self._next = (sequence + 1, sealed)
 

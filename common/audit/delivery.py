@@ -9,13 +9,13 @@ from datetime import UTC, datetime
 from threading import Event
 from uuid import UUID
 
-from sqlalchemy import Engine, Row, func, select, text, update
+from sqlalchemy import Engine, Row, func, select, update
 from sqlalchemy.orm import Session, sessionmaker
 
 from common.audit.messages import Source, audit_message
 from common.audit.sealing import HEAD
 from common.audit.syslog import Line, SyslogServer
-from common.database import storage_errors
+from common.database import only_one, storage_errors
 from common.errors import StorageUnavailableError
 from common.logs import get_logger
 from common.settings import Settings
@@ -68,18 +68,15 @@ class Delivery:
             OSError: the syslog server does not take them; they wait.
             StorageUnavailableError: the database is away.
         """
-        with storage_errors(), self._engine.connect() as connection:
-            held = connection.execution_options(isolation_level="AUTOCOMMIT")
-            key = {"key": DELIVERY_LOCK}
-            if not held.execute(text("SELECT pg_try_advisory_lock(:key)"), key).scalar():
+        if self._server is None and not heads:
+            return 0
+        with storage_errors(), only_one(self._engine, DELIVERY_LOCK) as is_ours:
+            if not is_ours:
                 return None
-            try:
-                sent = self._send_events() if self._server is not None else 0
-                if heads:
-                    self._tell_heads()
-            finally:
-                held.execute(text("SELECT pg_advisory_unlock(:key)"), key)
-        return sent
+            sent = self._send_events() if self._server is not None else 0
+            if heads:
+                self._tell_heads()
+            return sent
 
     def _send_events(self) -> int:
         sent = 0

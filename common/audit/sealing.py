@@ -5,8 +5,10 @@ import hmac
 import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Self
 from uuid import UUID
+
+from common.tables import AuditEvent
 
 HEAD = "chain={chain_id} sequence={sequence} hmac={hmac}"
 HEAD_PATTERN = r"chain=([0-9a-f-]{36}) sequence=(\d+) hmac=([0-9a-f]{64})"
@@ -23,6 +25,19 @@ class Content:
     action: str
     study_instance_uid: str | None
     detail: dict[str, Any]
+
+    @classmethod
+    def of(cls, event: AuditEvent, chain_id: UUID, sequence: int) -> Self:
+        """Take what is protected from a row in its place."""
+        return cls(
+            chain_id,
+            sequence,
+            event.at,
+            event.actor,
+            event.action,
+            event.study_instance_uid,
+            event.detail,
+        )
 
     def canonical(self) -> bytes:
         """Write it in the one way that survives the database and back."""

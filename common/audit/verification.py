@@ -122,15 +122,7 @@ def _verify_chain(
             numbers = f"{expected}" if last == expected else f"{expected} to {last}"
             problem(expected, f"removed: {numbers} missing")
         else:
-            content = Content(
-                chain_id,
-                sequence,
-                row.at,
-                row.actor,
-                row.action,
-                row.study_instance_uid,
-                row.detail,
-            )
+            content = Content.of(row, chain_id, sequence)
             if not hmac.compare_digest(seal(key, before, content), sealed):
                 problem(sequence, "changed, inserted or reordered: its seal does not fit")
         recorded = told.pop(sequence, None)

@@ -66,11 +66,11 @@ def calibrate(
     )
 
     given = named_bundle(bundle)
-    table, scored_by = read_scores(predictions, features)
-    if scored_by != given.sha256:
+    table = read_scores(predictions, features)
+    if table.bundle_sha256 != given.sha256:
         raise BundleError(
-            f"{predictions or features}: scores of another bundle ({scored_by[:12]}) than "
-            f"{given.folder} ({given.sha256[:12]})"
+            f"{predictions or features}: scores of another bundle "
+            f"({table.bundle_sha256[:12]}) than {given.folder} ({given.sha256[:12]})"
         )
     wanted: dict[str, float] = {}
     for name, text in column_values("--sensitivity", sensitivity or list(SENSITIVITIES)).items():

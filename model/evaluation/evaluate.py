@@ -11,7 +11,7 @@ from model.evaluation.reliability import (
     expected_calibration_error,
 )
 from model.measured import Evaluation
-from model.operating_points import lower_bound
+from model.operating_points import decided, lower_bound
 
 
 def evaluate(
@@ -31,9 +31,7 @@ def evaluate(
     A case without an opinion counts as neither flagged nor cleared.
     """
     probabilities = np.array([calibrator.calibrate(score) for score in scores])
-    silent = np.zeros(len(scores), dtype=bool) if abstained is None else abstained
-    above = probabilities >= threshold
-    flagged, cleared = above & ~silent, ~above & ~silent
+    flagged, cleared = decided(probabilities, threshold, abstained)
     positives, negatives = int(labels.sum()), int((~labels).sum())
     figures: dict[str, float | None] = {"brier": brier_score(labels, probabilities)}
     if positives:

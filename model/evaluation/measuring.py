@@ -41,7 +41,7 @@ from model.evaluation.report import (
     Threshold,
 )
 from model.evaluation.strata import strata_of
-from model.operating_points import proportion
+from model.operating_points import decided, proportion
 
 CORNERS = 400
 
@@ -97,9 +97,7 @@ def at_threshold(
     abstained: NDArray[np.bool_] | None = None,
 ) -> AtThreshold:
     """Count what a threshold does to cases of known label; the abstained count against it."""
-    silent = np.zeros(len(labels), dtype=bool) if abstained is None else abstained
-    above = probabilities >= threshold.probability
-    flagged, cleared = above & ~silent, ~above & ~silent
+    flagged, cleared = decided(probabilities, threshold.probability, abstained)
     abnormal, other = int(labels.sum()), int((~labels).sum())
     return AtThreshold(
         name=threshold.name,
@@ -107,7 +105,7 @@ def at_threshold(
         sensitivity=proportion(int((flagged & labels).sum()), abnormal) if abnormal else None,
         specificity=proportion(int((cleared & ~labels).sum()), other) if other else None,
         flag_rate=float(flagged.mean()),
-        abstained=float(silent.mean()),
+        abstained=float((~(flagged | cleared)).mean()),
     )
 
 

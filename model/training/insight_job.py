@@ -3,6 +3,7 @@
 Run: ``firstread train insight --features features --bundle chest_xray_compact --out runs/insight``
 """
 
+import copy
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -21,7 +22,7 @@ from model.bundles import Bundle
 from model.evaluation.discrimination import auc
 from model.evaluation.prediction_table import write_predictions
 from model.insight import InsightHead, insight_loss
-from model.network import PROBABILITY_EPS
+from model.network import PROBABILITY_EPS, TriageNetwork
 from model.training.candidate import write_candidate
 from model.training.feature_store import FeatureStore, write_whole
 from model.training.finetune import CHECKPOINT, EPOCHS, PREDICTIONS, write_result
@@ -147,12 +148,11 @@ def train_insight(
     if record is None:
         return _result(out)
     network = starting_network(bundle, seed=config.fit.seed)
-    network.insight = _starting_head(bundle, config)
     watch = _Watch(store, val, out, device, say)
     around = Fit(out / CHECKPOINT, processes, device, watch, say)
-    model = InsightModel(network.insight, config)
+    model = InsightModel(_starting_head(network, config), config)
     average = fit(model, _StoredChunks(store, train), config.fit, around)
-    unseen = _cross_fitted(store, train, bundle, config, around)
+    unseen = _cross_fitted(store, train, network, config, around)
     if processes.rank == 0:
         network.insight = _head(average).cpu()
         fitted = refit_triage_head(
@@ -182,11 +182,10 @@ def train_insight(
     return _result(out)
 
 
-def _starting_head(bundle: Bundle, config: InsightConfig) -> InsightHead:
-    """Give INSIGHT as the training begins: at random, or as it is in the bundle."""
-    network = starting_network(bundle, seed=config.fit.seed)
+def _starting_head(network: TriageNetwork, config: InsightConfig) -> InsightHead:
+    """Give INSIGHT as a training begins: at random, or a copy of what the bundle has."""
     if not config.new_head:
-        return network.insight
+        return copy.deepcopy(network.insight)
     torch.manual_seed(config.fit.seed)
     return InsightHead(network.encoder.spatial_width)
 
@@ -194,7 +193,7 @@ def _starting_head(bundle: Bundle, config: InsightConfig) -> InsightHead:
 def _cross_fitted(
     store: FeatureStore,
     rows: NDArray[np.intp],
-    bundle: Bundle,
+    network: TriageNetwork,
     config: InsightConfig,
     around: Fit,
 ) -> NDArray[np.float64]:
@@ -223,7 +222,7 @@ def _cross_fitted(
             around.device,
             lambda _model, _epoch: None,
         )
-        average = fit(InsightModel(_starting_head(bundle, config), config), chunks, fitted, own)
+        average = fit(InsightModel(_starting_head(network, config), config), chunks, fitted, own)
         found[held_out] = _probabilities(store, rows[held_out], _head(average), around.device)
     return found
 

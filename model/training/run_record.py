@@ -10,6 +10,7 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from common.errors import ConfigurationError
+from model.training.feature_store import write_whole
 
 RECORD = "run.json"
 PACKAGES = ("torch", "timm", "numpy", "opencv-python-headless", "safetensors")
@@ -37,7 +38,7 @@ def write_run_record(
     if earlier is not None:
         record["earlier_starts"] = [*earlier.pop("earlier_starts", []), earlier]
     folder.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(record, indent=2) + "\n")
+    write_whole(path, (json.dumps(record, indent=2) + "\n").encode())
     return record
 
 
@@ -70,7 +71,7 @@ def settle_choices(out: Path, choices: dict[str, object]) -> None:
             "choose another --out, or the same choices"
         )
     out.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
+    write_whole(path, text.encode())
 
 
 def _flat(value: object, name: str = "") -> dict[str, object]:

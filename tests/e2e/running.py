@@ -7,8 +7,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -17,6 +15,7 @@ import psutil
 
 from common.settings import Settings
 from tests.conftest import REPOSITORY
+from tests.waiting import eventually
 
 UP = "Ctrl-C stops everything"
 
@@ -159,13 +158,3 @@ class RunningStack:
         found = [one for one in self.processes() if one.cmdline()[1:4] == wanted]
         assert len(found) == 1, (command, [one.cmdline() for one in self.processes()])
         return found[0]
-
-
-def eventually(ask: Callable[[], object], timeout_s: float, pause_s: float = 0.2) -> bool:
-    """Ask until it is so, within bounds."""
-    deadline = time.monotonic() + timeout_s
-    while not ask():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(pause_s)
-    return True

@@ -18,10 +18,12 @@ import pytest
 import yaml
 
 from common.settings import Settings
-from firstread.services import echo, page_answers
+from dashboard.address import page_answers
+from firstread.services import echo
 from tests.conftest import REPOSITORY
-from tests.e2e.running import eventually, free_port
+from tests.e2e.running import free_port
 from tests.unit.common.test_metrics_server import free_ports
+from tests.waiting import eventually
 
 SERVICES = ("listener", "worker", "beat", "dashboard")
 HOPS = (

@@ -11,7 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.e2e.running import RunningStack, eventually
+from tests.e2e.running import RunningStack
+from tests.waiting import eventually
 
 PYTHON = "/usr/bin/python3"  # ours may lie where nobody else can read
 LOOK = """

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
-from firstread.services import dashboard_address
-from tests.e2e.running import RunningStack, eventually
+from dashboard.address import dashboard_address
+from tests.e2e.running import RunningStack
+from tests.waiting import eventually
 
 CHROMIUM = "/usr/bin/chromium"
 ROW = '[data-testid="worklist-row"]'

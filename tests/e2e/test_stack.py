@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from firstread.services import echo, page_answers
-from tests.e2e.running import RunningStack, eventually
+from dashboard.address import page_answers
+from firstread.services import echo
+from tests.e2e.running import RunningStack
+from tests.waiting import eventually
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,8 @@ from sqlalchemy.orm import Session, sessionmaker
 from common.database import make_engine, make_sessions
 from common.states import AnalysisState
 from common.tables import Analysis
-from tests.e2e.running import RunningStack, eventually
+from tests.e2e.running import RunningStack
+from tests.waiting import eventually
 
 STUDIES = int(os.environ.get("KILL_STUDIES", "24"))  # 200 by `make kill-test`
 PATIENCE_S = 120 + 3 * STUDIES

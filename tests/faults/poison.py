@@ -28,7 +28,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from common.settings import Settings
 from common.tables import Instance, SetAside
 from tests.e2e.running import free_port
-from tests.faults.process import Process, eventually
+from tests.faults.process import Process
 from tests.faults.tally import Tally
 from tests.integration.listener.conftest import data_set_bytes, radiograph
 from tests.mutations import mutate_object, mutate_stream
@@ -42,6 +42,7 @@ from tests.raw_peer import (
     pdv,
     store_command,
 )
+from tests.waiting import eventually
 
 LISTEN = """
 import sys, threading

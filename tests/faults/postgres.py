@@ -10,7 +10,8 @@ import psycopg
 
 from firstread.accounts import server_account
 from firstread.postgres_server import PostgresServer
-from tests.faults.process import Process, eventually
+from tests.faults.process import Process
+from tests.waiting import eventually
 
 PASSWORD = "faults"  # noqa: S105 - of a server that lives for one test
 DATABASE = "firstread"

@@ -4,24 +4,14 @@ import contextlib
 import os
 import signal
 import subprocess
-import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import psutil
 
 from tests.conftest import REPOSITORY
-
-
-def eventually(ask: Callable[[], object], within_s: float, pause_s: float = 0.05) -> bool:
-    """Ask until the answer is true. False if the time is up."""
-    deadline = time.monotonic() + within_s
-    while not ask():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(pause_s)
-    return True
+from tests.waiting import eventually
 
 
 class Process:

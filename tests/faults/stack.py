@@ -42,10 +42,11 @@ from tests.conftest import REPOSITORY
 from tests.e2e.running import free_port
 from tests.faults.objects import Objects, data_set
 from tests.faults.postgres import Postgres
-from tests.faults.process import Process, eventually
+from tests.faults.process import Process
 from tests.faults.sending import Sending
 from tests.faults.tally import Tally
 from tests.own_broker import Broker
+from tests.waiting import eventually
 from tests.worker_parts import make_bundle
 from worker.registration import register
 

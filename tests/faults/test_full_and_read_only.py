@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.process import eventually
 from tests.faults.sending import Sending
 from tests.faults.stack import Stack
+from tests.waiting import eventually
 
 MEGABYTE = 1 << 20
 Mount = Callable[[str], Path]

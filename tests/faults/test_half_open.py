@@ -18,9 +18,9 @@ from tests.faults.cluster import (
     REDIS_PORT,
     Cluster,
 )
-from tests.faults.process import eventually
 from tests.faults.relay import RelayProcess
 from tests.faults.sending import Sending
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.faults
 

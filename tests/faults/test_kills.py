@@ -12,9 +12,10 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.faults.process import Process, eventually
+from tests.faults.process import Process
 from tests.faults.sending import Sending
 from tests.faults.stack import Stack
+from tests.waiting import eventually
 
 SEED = int(os.environ.get("FAULT_SEED", "20261123"))
 

@@ -12,8 +12,8 @@ from common.states import AnalysisState
 from common.tables import Analysis, Instance, ModelVersion
 from tests.faults.cluster import Cluster
 from tests.faults.parts import VERSION_STEP
-from tests.faults.process import eventually
 from tests.faults.sending import Sending
+from tests.waiting import eventually
 from tests.worker_parts import make_bundle
 from worker.registration import activate_version, register
 

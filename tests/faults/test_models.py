@@ -6,8 +6,8 @@ import pytest
 
 from common.states import AnalysisState
 from tests.faults.objects import Objects, Sent
-from tests.faults.process import eventually
 from tests.faults.stack import Stack
+from tests.waiting import eventually
 from tests.worker_parts import POISON
 
 

@@ -12,8 +12,8 @@ import psutil
 import pytest
 
 from tests.faults.cluster import DICOM_PORT, POSTGRES_PORT, REDIS_PORT, Cluster
-from tests.faults.process import eventually
 from tests.faults.sending import Sending
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.faults
 

@@ -22,8 +22,8 @@ from common.settings import Settings
 from common.states import AnalysisState
 from common.tables import Analysis, Instance
 from tests.conftest import REPOSITORY
-from tests.e2e.running import eventually
 from tests.integration.listener.conftest import Listen, listen, radiograph, send
+from tests.waiting import eventually
 from tests.worker_parts import examine_anything, load_echo, make_bundle
 from worker.registration import register
 from worker.service import Service

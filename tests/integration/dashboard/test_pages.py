@@ -5,7 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import streamlit as st
 from sqlalchemy import select
 from sqlalchemy.orm import Session, sessionmaker
 from streamlit import config
@@ -19,6 +18,7 @@ from common.states import OrderPriority
 from common.tables import AuditEvent, ModelVersion, Reading, Study, WorklistItem
 from dashboard.queries import worklist_page
 from dashboard.worklist_page import row_data
+from tests.dashboard_process import dashboard_settings
 from tests.scene import LATERAL, add_scene_study, build_scene, not_flagged
 
 Sessions = sessionmaker[Session]
@@ -28,17 +28,9 @@ APP = str(Path(dashboard.__file__).with_name("app.py"))
 @pytest.fixture
 def environment(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
     """Give the dashboard's process the test's settings, as its environment would."""
-    monkeypatch.setenv("FIRSTREAD_HOME", str(settings.home))
-    monkeypatch.setenv("FIRSTREAD_DATABASE_URL", settings.database_address())
     monkeypatch.setenv("FIRSTREAD_PACS_VIEWER_URL", "https://pacs.test/?s={study_instance_uid}")
-    before = config.get_option("server.address")
-    config.set_option("server.address", "127.0.0.1")
-    get_settings.cache_clear()
-    st.cache_resource.clear()
-    yield settings
-    config.set_option("server.address", before)
-    get_settings.cache_clear()
-    st.cache_resource.clear()
+    with dashboard_settings(settings, monkeypatch):
+        yield settings
 
 
 @pytest.fixture

@@ -6,12 +6,10 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-import streamlit as st
 from pydicom.dataset import Dataset
 from sqlalchemy import create_engine, inspect, make_url, select, text
 from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.orm import Session, sessionmaker
-from streamlit import config
 from streamlit.testing.v1 import AppTest
 from streamlit.util import calc_hash
 
@@ -20,10 +18,11 @@ from common.database import make_engine, make_sessions
 from common.grants import DASHBOARD, LISTENER, PRIVILEGES, ROLES, WORKER, grant_privileges
 from common.queue import make_celery
 from common.reading import mark_read
-from common.settings import Settings, get_settings
+from common.settings import Settings
 from common.states import AnalysisState
 from common.tables import Analysis, AuditEvent, Instance, Reading, SetAside, Study, WorklistItem
 from firstread.migrate import migrate
+from tests.dashboard_process import dashboard_settings
 from tests.integration.listener.conftest import free_port, radiograph, running_listener, send
 from tests.integration.worker.conftest import Ledger
 from tests.logins import as_member
@@ -108,17 +107,8 @@ def test_the_worker_analyses_and_keeps_the_ledger_under_its_role(
 @pytest.fixture
 def page(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
     """Give the dashboard's process a login of its role."""
-    own = as_member(settings, DASHBOARD)
-    monkeypatch.setenv("FIRSTREAD_HOME", str(own.home))
-    monkeypatch.setenv("FIRSTREAD_DATABASE_URL", own.database_address())
-    before = config.get_option("server.address")
-    config.set_option("server.address", "127.0.0.1")
-    get_settings.cache_clear()
-    st.cache_resource.clear()
-    yield settings
-    config.set_option("server.address", before)
-    get_settings.cache_clear()
-    st.cache_resource.clear()
+    with dashboard_settings(as_member(settings, DASHBOARD), monkeypatch):
+        yield settings
 
 
 def test_the_dashboards_pages_and_actions_work_under_its_role(

@@ -14,7 +14,6 @@ from common.settings import Settings
 from common.states import AnalysisState, Lane
 from common.tables import Analysis, Instance
 from dicom_listener.pressure import LOOK_EVERY_S, Pressure, is_urgent, queue_age_s
-from tests.e2e.running import eventually
 from tests.integration.listener.conftest import (
     Listen,
     free_port,
@@ -23,6 +22,7 @@ from tests.integration.listener.conftest import (
     send,
 )
 from tests.ledger import add_model, add_study
+from tests.waiting import eventually
 
 ALL = ("127.0.0.0/8",)
 PEERS = (
