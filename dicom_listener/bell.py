@@ -7,9 +7,10 @@ from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
 from common.logs import get_logger
-from common.queue import ANALYSE
+from common.queue import ANALYSE, rings_in
 
-# More permits than a worker has threads tell it nothing: a permit drains what is queued.
+# More permits than a worker has threads tell it nothing: a permit drains what is queued. For the
+# same reason none is added to as many that still wait: every thread that could take one is busy.
 _MOST_PERMITS = 16
 
 log = get_logger()
@@ -53,6 +54,6 @@ class Bell:
         if self._connection is None:
             self._connection = self._app.connection_for_write()
             self._producer = self._app.amqp.Producer(self._connection, auto_declare=False)
-        for _ in range(times):
+        for _ in range(times - rings_in(self._producer.channel)):
             # Without an expiry: that is an instant on our clock, judged by the worker's.
             self._app.send_task(ANALYSE, args=(analysis_id,), producer=self._producer, retry=False)

@@ -10,7 +10,7 @@ from common import metrics
 from common.logs import get_logger
 
 _BACKLOG = 1000
-_PACE_S = 0.02  # what comes in a burst is rung for at once: each message costs as much as a row
+_PACE_S = 0.05  # what comes in a burst is rung for at once: each message costs as much as a row
 _STOP = None
 
 log = get_logger()
