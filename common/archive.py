@@ -18,6 +18,7 @@ class Archive:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.incoming = root / "incoming"
+        self._named_folders: set[Path] = set()  # whose own names are on the disk
 
     def prepare(self) -> None:
         """Make the folders, private to this user. Safe to repeat.
@@ -68,19 +69,26 @@ class Archive:
     def place(self, synced: Path, sha256: bytes) -> str:
         """Move a file that is synced already to its final name and make the name durable.
 
+        Content that is there already stays, and the file is left where it is.
+
         Raises:
             StorageUnavailableError: the disk refused; the file is left to the caller.
         """
         name = self.object_name(sha256)
         final = self.root / name
+        folder = final.parent
         try:
-            if not final.parent.is_dir():
-                final.parent.mkdir(mode=0o700, exist_ok=True)
-                sync_folder(final.parent.parent)
-            synced.rename(final)
-            sync_folder(final.parent)
+            if folder not in self._named_folders:
+                # Another thread or host may have made the folder and not synced its name yet.
+                folder.mkdir(mode=0o700, exist_ok=True)
+                sync_folder(folder.parent)
+            if not final.exists():
+                synced.rename(final)
+            sync_folder(folder)
         except OSError as error:
+            self._named_folders.discard(folder)
             raise StorageUnavailableError(f"archive: {error.strerror}") from error
+        self._named_folders.add(folder)
         return name
 
     def free_bytes(self) -> int:

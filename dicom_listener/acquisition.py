@@ -4,9 +4,7 @@ import re
 from datetime import UTC, datetime, timedelta, timezone
 from zoneinfo import ZoneInfo
 
-from pydicom.dataset import Dataset
-
-from common.pixels.header import text
+from common.pixels.header import Header, text
 
 _DATE = re.compile(r"(\d{4})([.-]?)(\d{2})\2(\d{2})")
 _TIME = re.compile(r"(\d{2})(?::?(\d{2})(?::?(\d{2})(?:\.\d*)?)?)?")
@@ -14,7 +12,7 @@ _OFFSET = re.compile(r"([+-])(\d{2})(\d{2})")
 _DATETIME = re.compile(r"(\d{8})(\d{0,6}(?:\.\d*)?)([+-]\d{4})?")
 
 
-def acquired_at(header: Dataset, zone: ZoneInfo) -> datetime | None:
+def acquired_at(header: Header, zone: ZoneInfo) -> datetime | None:
     """Find the instant of the study: its own date, else the acquisition's; None if both are odd.
 
     A missing or odd time counts as midnight: the day is what tells a prior from today's study.

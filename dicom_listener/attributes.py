@@ -4,23 +4,24 @@ import hashlib
 import re
 import warnings
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
 from io import BytesIO
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
-from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset
 from pydicom.tag import Tag
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian
 
 from common.errors import ClassMismatchError, InvalidUidError, MalformedInstanceError
-from common.pixels.header import PARSER_ERRORS, PHANTOM_GROUP, items, text, texts
+from common.pixels.header import PARSER_ERRORS, PHANTOM_GROUP, Header, items, text, texts
 from common.ranking import ORDER_WORDS
 from common.states import OrderPriority
 from dicom_listener.acquisition import acquired_at
 from dicom_listener.header_walk import FileSource, InflatedSource, Picked
+from dicom_listener.plain_header import plain_header
 from dicom_listener.reception import Announced
 
 _KEYWORDS = (
@@ -90,23 +91,32 @@ class Attributes:
     view_position: str
 
 
-def read_received_header(path: Path, announced: Announced) -> Dataset:
+def read_received_header(path: Path, announced: Announced, head: bytes = b"") -> Header:
     """Read the few elements that the listener needs; the rest is passed over, not held.
+
+    Args:
+        path: The Part 10 file as the listener wrote it.
+        announced: What its head and encoding follow from.
+        head: The first bytes of the data set, if they are at hand.
 
     Raises:
         MalformedInstanceError: not a data set in the announced transfer syntax.
         OSError: the file cannot be read.
     """
-    deflated = announced.transfer_syntax_uid == DeflatedExplicitVRLittleEndian
     little_endian = announced.transfer_syntax_uid != ExplicitVRBigEndian
-    warnings.filterwarnings("ignore", category=UserWarning, module=r"pydicom\.")
+    start = len(announced.part10_head())
     try:
-        with path.open("rb") as file:
-            file.seek(len(announced.part10_head()))
-            source = InflatedSource(file) if deflated else FileSource(file, path.stat().st_size)
+        with closing(
+            InflatedSource(path, start)
+            if announced.transfer_syntax_uid == DeflatedExplicitVRLittleEndian
+            else FileSource(path, start, head)
+        ) as source:
             picked = Picked(source, _TAGS, little_endian=little_endian)
-        elements = BytesIO(picked.elements)
-        return read_dataset(elements, picked.implicit, little_endian)
+        plain = plain_header(picked)
+        if plain is not None:
+            return plain
+        warnings.filterwarnings("ignore", category=UserWarning, module=r"pydicom\.")
+        return read_dataset(BytesIO(picked.elements), picked.implicit, little_endian)
     except (EOFError, *PARSER_ERRORS) as error:
         raise MalformedInstanceError("data set cannot be parsed") from error
     except OSError as error:
@@ -115,7 +125,7 @@ def read_received_header(path: Path, announced: Announced) -> Dataset:
         raise MalformedInstanceError("data set ends too early") from error
 
 
-def read_attributes(header: Dataset, announced: Announced, zone: ZoneInfo) -> Attributes:
+def read_attributes(header: Header, announced: Announced, zone: ZoneInfo) -> Attributes:
     """Check a header against what was announced and keep what the ledger needs.
 
     Nothing about text can refuse an object: what is too long is clipped, what cannot be decoded
@@ -181,7 +191,7 @@ def _check_uid(keyword: str, uid: str) -> None:
         raise InvalidUidError(f"{keyword} is no UID")
 
 
-def _requested_procedure_priority(header: Dataset) -> str:
+def _requested_procedure_priority(header: Header) -> str:
     """Find (0040,1003) at the top or in the request attributes: the most urgent that is stated."""
 
     def stated() -> Iterator[str]:
@@ -192,7 +202,7 @@ def _requested_procedure_priority(header: Dataset) -> str:
     return min((word for word in stated() if word), key=urgency, default="")
 
 
-def _identifier(header: Dataset, keyword: str) -> str:
+def _identifier(header: Header, keyword: str) -> str:
     """Give an identifier of at most 64 characters, in which two that differ stay different."""
     value = _storable("\\".join(texts(header, keyword)))
     if len(value) <= 64:
@@ -200,7 +210,7 @@ def _identifier(header: Dataset, keyword: str) -> str:
     return value[:47] + "~" + hashlib.sha256(value.encode()).hexdigest()[:16]
 
 
-def _column(header: Dataset, keyword: str, length: int) -> str:
+def _column(header: Header, keyword: str, length: int) -> str:
     return _storable(text(header, keyword))[:length]
 
 
@@ -209,7 +219,7 @@ def _storable(value: str) -> str:
     return value.replace("\0", "").encode("utf-8", "replace").decode("utf-8").strip()
 
 
-def _integer(header: Dataset, keyword: str) -> int | None:
+def _integer(header: Header, keyword: str) -> int | None:
     try:
         number = int(text(header, keyword))
     except ValueError:

@@ -10,6 +10,7 @@ Source: PS3.5 sections 7.1 and 7.5, annex A.5.
 import struct
 import zlib
 from collections.abc import Collection
+from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from common.errors import MalformedInstanceError
@@ -38,29 +39,63 @@ class Source(Protocol):
         """Pass over bytes; raises EOFError if there are fewer."""
         ...
 
+    def close(self) -> None:
+        """Let go of the file. Safe to repeat."""
+        ...
+
 
 class FileSource:
-    """A data set as it lies in a file."""
+    """A data set as it lies in a file, of which the beginning may be at hand."""
 
-    def __init__(self, file: BinaryIO, size_bytes: int) -> None:
-        self._file = file
-        self._size_bytes = size_bytes
+    def __init__(self, path: Path, start: int, head: bytes = b"") -> None:
+        """Take the file, where in it the data set begins, and its first bytes.
+
+        Raises:
+            OSError: there is no such file.
+        """
+        self._path = path
+        self._start = start
+        self._size_bytes = path.stat().st_size - start
+        self._head = head
+        self._at = 0
+        self._file: BinaryIO | None = None  # opened at need
 
     def read(self, count: int) -> bytes:
         """Give the next bytes: all of them, or those that are left."""
-        return self._file.read(count)
+        at = self._at
+        if at + count <= len(self._head):
+            data = self._head[at : at + count]
+        else:
+            if self._file is None:
+                self._file = self._path.open("rb")
+            self._file.seek(self._start + at)
+            data = self._file.read(count)
+        self._at = at + len(data)
+        return data
 
     def skip(self, count: int) -> None:
         """Pass over bytes without reading them."""
-        if self._file.seek(count, 1) > self._size_bytes:
+        self._at += count
+        if self._at > self._size_bytes:
             raise EOFError
+
+    def close(self) -> None:
+        """Close the file. Safe to repeat."""
+        if self._file is not None:
+            self._file.close()
 
 
 class InflatedSource:
     """A deflated data set, inflated as it is asked for."""
 
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
+    def __init__(self, path: Path, start: int) -> None:
+        """Take the file, and where in it the data set begins.
+
+        Raises:
+            OSError: it cannot be opened.
+        """
+        self._file = path.open("rb")
+        self._file.seek(start)
         self._inflater = zlib.decompressobj(-zlib.MAX_WBITS)
         self._ready = b""
         self._at = self._inflated_bytes = 0
@@ -83,6 +118,10 @@ class InflatedSource:
             if not part:
                 raise EOFError
             count -= len(part)
+
+    def close(self) -> None:
+        """Close the file. Safe to repeat."""
+        self._file.close()
 
     def _some(self, at_most: int) -> bytes:
         while self._at == len(self._ready):
@@ -109,9 +148,13 @@ class Picked:
             MalformedInstanceError: it cannot be followed.
         """
         self._source = source
-        self._order = "<" if little_endian else ">"
+        order = "<" if little_endian else ">"
+        self._start = struct.Struct(f"{order}HH")
+        self._short, self._long = struct.Struct(f"{order}H"), struct.Struct(f"{order}L")
         self.implicit = False
         self.elements = bytearray()
+        self.values: dict[int, tuple[bytes, bytes]] = {}  # VR and value, of what is no sequence
+        self.has_sequences = False
         self._kept: bytearray | None = None  # of the sequence that is being kept
         self._pick(frozenset(wanted))
 
@@ -132,31 +175,34 @@ class Picked:
             elif vr == b"SQ" or length == _UNDEFINED:
                 self._keep_sequence(head, vr, length)
             else:
-                self._keep_value(head, length)
+                self._keep_value(tag, vr, head, length)
 
     def _head(self, start: bytes, *, implicit: bool) -> tuple[int, bytes, int, bytes]:
         """Give tag, VR (none if implicit), length and all bytes of an element's head."""
         if len(start) < 8:
             raise EOFError
-        group, element = struct.unpack_from(f"{self._order}HH", start)
+        group, element = self._start.unpack_from(start)
         tag = group << 16 | element
         if implicit or group == 0xFFFE:
-            return tag, b"", struct.unpack_from(f"{self._order}L", start, 4)[0], start
+            return tag, b"", self._long.unpack_from(start, 4)[0], start
         vr = start[4:6]
         if vr not in _LONG:
-            return tag, vr, struct.unpack_from(f"{self._order}H", start, 6)[0], start
+            return tag, vr, self._short.unpack_from(start, 6)[0], start
         rest = self._exactly(4)
-        return tag, vr, struct.unpack(f"{self._order}L", rest)[0], start + rest
+        return tag, vr, self._long.unpack(rest)[0], start + rest
 
-    def _keep_value(self, head: bytes, length: int) -> None:
+    def _keep_value(self, tag: int, vr: bytes, head: bytes, length: int) -> None:
         kept = min(length, _MAX_VALUE_BYTES)
         is_short = len(head) == 8 and not self.implicit
-        told = struct.pack(f"{self._order}{'H' if is_short else 'L'}", kept)
-        self.elements += head[: -len(told)] + told + self._exactly(kept)
+        told = (self._short if is_short else self._long).pack(kept)
+        value = self._exactly(kept)
+        self.elements += head[: -len(told)] + told + value
+        self.values[tag] = vr, value
         self._source.skip(length - kept)
 
     def _keep_sequence(self, head: bytes, vr: bytes, length: int) -> None:
         """Keep a sequence whole, or not at all if it is larger than any that is needed."""
+        self.has_sequences = True
         if length != _UNDEFINED and length > _MAX_SEQUENCE_BYTES:
             self._source.skip(length)
             return

@@ -28,7 +28,7 @@ class Ledger:
         self._idle: deque[PoolProxiedConnection] = deque()
 
     def write(self, step: Callable[[Connection], Written]) -> Written:
-        """Run a step, which commits or rolls back by itself; again, once, if the line was dead.
+        """Run a step; again, once, if the line was dead. It ends its transactions by itself.
 
         Raises:
             StorageUnavailableError: the database is away, full or read-only.
@@ -46,7 +46,9 @@ class Ledger:
                     if not connection.closed:
                         raise
                     self.close()  # it died since it was last used, and so did the others
-            return self._run(self._engine.raw_connection(), step)
+            pooled = self._engine.raw_connection()
+            _connection(pooled).autocommit = True  # a step begins its transactions by itself
+            return self._run(pooled, step)
 
     def close(self) -> None:
         """Close what is idle. Safe to repeat, also while others write."""

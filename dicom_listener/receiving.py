@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, wait
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -30,10 +29,10 @@ from dicom_listener.attributes import read_attributes, read_received_header
 from dicom_listener.clashes import Clash, Known, Received, kept_aside, set_aside
 from dicom_listener.connections import Acceptor
 from dicom_listener.ledger import Connection, Ledger
+from dicom_listener.recent import Recent
 from dicom_listener.reception import Reception
 from dicom_listener.registering import Registered, register
 from dicom_listener.routing import route
-from dicom_listener.safekeeping import Safekeeping
 from dicom_listener.statuses import ECHO_SUCCESS, Answer, StoreStatus
 
 _STATUSES: dict[type[SenderError], StoreStatus] = {
@@ -63,7 +62,6 @@ class Receiver:
         self,
         *,
         archive: Archive,
-        safekeeping: Safekeeping,
         ledger: Ledger,
         sessions: sessionmaker[Session],
         settings: Settings,
@@ -79,13 +77,13 @@ class Receiver:
             ring: Tells the worker of an analysis; must not wait.
         """
         self._archive = archive
-        self._safekeeping = safekeeping
         self._ledger = ledger
         self._sessions = sessions
         self._settings = settings
         self._same_pixels = same_pixels
         self._is_pressed = is_pressed
         self._ring = ring
+        self._recent = Recent()
 
     def handle_echo(self, event: evt.Event) -> int:
         """Answer a C-ECHO."""
@@ -155,28 +153,25 @@ class Receiver:
         """
         announced = reception.announced
         sha256 = reception.finish()
-        syncing = self._safekeeping.sync(reception.path)
         try:
-            header = read_received_header(reception.path, announced)
+            header = read_received_header(reception.path, announced, reception.head)
             size_bytes = reception.path.stat().st_size
         except OSError as error:
             raise StorageUnavailableError(f"archive: {error.strerror}") from error
         attributes = read_attributes(header, announced, self._settings.zone)
+        # Before anything is said of it: bytes, name and folder are on the disk.
+        reception.sync()
         received = Received(
             attributes=attributes,
             pipeline=route(attributes.sop_class_uid, header),
             transfer_syntax_uid=announced.transfer_syntax_uid,
-            path=self._archive.object_name(sha256),
+            path=self._archive.place(reception.path, sha256),
             size_bytes=size_bytes,
             sha256=sha256,
             source_ae_title=announced.source_ae_title,
             source_address=address,
         )
-        placing = self._safekeeping.place(reception.path, sha256, syncing)
-        try:
-            found = self._ledger.write(partial(self._register, received, reception, placing))
-        finally:
-            wait([placing])  # before the caller clears the file away
+        found = self._ledger.write(partial(self._register, received, reception))
         if isinstance(found, Clash):
             with storage_errors(), self._sessions() as session:
                 return self._keep_aside(session, received, found)
@@ -189,17 +184,11 @@ class Receiver:
         return "instance_stored"
 
     def _register(
-        self,
-        received: Received,
-        reception: Reception,
-        placing: Future[None],
-        connection: Connection,
+        self, received: Received, reception: Reception, connection: Connection
     ) -> Registered | Known | Clash:
-        found = register(connection, received, self._settings)
-        placing.result()  # nothing is said of an object before it is safe
+        found = register(connection, received, self._settings, self._recent)
         if found is Known.DELETED:
             self._restore(received, reception, connection)
-        if not isinstance(found, Clash):
             connection.commit()
         return found
 

@@ -17,6 +17,7 @@ IMPLEMENTATION_CLASS_UID = "2.25.165098811004870410477724109222706844623"
 IMPLEMENTATION_VERSION_NAME = "FIRSTREAD_0_1"
 _CHECK_SPACE_EVERY_BYTES = 64 << 20
 _BUFFER_BYTES = 1 << 17
+_HEAD_BYTES = 1 << 15
 
 log = get_logger()
 
@@ -35,6 +36,7 @@ class Reception:
         self.path = path
         self.announced = announced
         self.size_bytes = 0  # of the data set
+        self.head = b""  # the first bytes of it, where the header is
         self.began_s = time.monotonic()
         self._archive = archive
         self._reserve_bytes = reserve_bytes
@@ -65,6 +67,8 @@ class Reception:
 
     def write(self, data: bytes | memoryview) -> int:
         """Append a fragment of the data set."""
+        if self.size_bytes < _HEAD_BYTES:
+            self.head += bytes(data[: _HEAD_BYTES - self.size_bytes])
         self.size_bytes += len(data)
         if self._stream is not None:
             try:
@@ -90,6 +94,21 @@ class Reception:
         if self._failure is not None:
             raise StorageUnavailableError(f"archive: {self._failure}")
         return self._hash.digest()
+
+    def sync(self) -> None:
+        """Force the finished file's bytes to the disk.
+
+        Raises:
+            StorageUnavailableError: the disk refused.
+        """
+        try:
+            if self._stream is None:
+                raise OSError(0, "closed")
+            os.fsync(self._stream.fileno())
+        except (OSError, ValueError) as error:  # ValueError: closed by an aborting association
+            raise StorageUnavailableError(
+                f"archive: {getattr(error, 'strerror', None) or 'closed'}"
+            ) from error
 
     def close(self) -> None:
         """Close the file, wherever it lies by now. Safe to repeat."""

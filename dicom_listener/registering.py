@@ -1,11 +1,12 @@
-"""One transaction per object: patient, study, series, instance, analysis, place on the worklist.
+"""An object's rows: patient, study, series, instance, analysis, place on the worklist, all or none.
 
 Rows are taken in one order (a new patient's, the study's, the patient's to fill in, series,
 instance, worklist item) and each object has one of each: no two transactions can wait for one
 another in a circle. The study's row is locked throughout, so objects of one study are registered
 one after the other.
 
-The first object of a study takes two round trips, a later one three, and the commit one.
+The first object of a study that nobody has seen takes one round trip, which commits too. Any other
+takes a look first, two or three round trips in all, and the commit one.
 """
 
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ from datetime import datetime
 from typing import Any, cast
 
 from psycopg import Connection, Cursor
+from psycopg.errors import DivisionByZero
 from psycopg.rows import namedtuple_row
 
 from common.ranking import AnalysisView
@@ -29,6 +31,7 @@ from common.worklist import ReadingFacts, StudyFacts, derive_values, study_lane
 from dicom_listener import routing, statements
 from dicom_listener.attributes import Attributes, urgency
 from dicom_listener.clashes import Clash, Known, Received, relation
+from dicom_listener.recent import Recent
 
 # What a later object may fill in where the earlier ones said nothing; never overwritten.
 _PATIENT_TEXTS = ("patient_name", "patient_birth_date", "patient_sex")
@@ -50,16 +53,30 @@ class Registered:
 
 
 def register(
-    connection: Connection[Any], received: Received, settings: Settings
+    connection: Connection[Any], received: Received, settings: Settings, recent: Recent
 ) -> Registered | Known | Clash:
-    """Write the rows of one object. The caller commits what was registered, and rolls back a clash.
+    """Write the rows of one object and commit them. A clash writes nothing.
 
-    Safe to repeat: the same object again is ``Known`` and changes nothing.
+    Safe to repeat: the same object again is ``Known`` and changes nothing. Then, and after a
+    clash, a transaction may be open: it is the caller's to end.
+
+    Args:
+        connection: In autocommit, without a transaction.
+        received: The object, safe in the archive.
+        settings: What the site decided.
+        recent: What this listener saw of the ledger lately.
     """
     values = _values(received, settings)
     cursor = connection.cursor(row_factory=namedtuple_row)
+    now = recent.now()
+    if recent.is_first_of(values["study_instance_uid"]) and now is not None:
+        begun = _begin_study(cursor, values, now, settings)
+        if begun is not None:
+            recent.saw_clock(begun.now)
+            return _registered(begun.id, values)
     for _ in range(_LOOKS):
         study, facts = _look(connection, cursor, values)
+        recent.saw_clock(facts.now)
         if study is None and facts.study_id is not None:
             connection.rollback()  # it came between the two statements
             continue
@@ -70,16 +87,21 @@ def register(
             return contradiction
         if facts.series_id is not None and (study is None or facts.series_study_id != study.id):
             return Clash(SetAsideKind.HIERARCHY_DIFFERS)
-        values |= _analysis(received, facts)
         if study is None:
-            analysis_id = _begin_study(cursor, values, facts, settings)
+            begun = _begin_study(cursor, values, facts.now, settings)
+            analysis_id = begun and begun.id
         else:
             analysis_id = _add_to_study(connection, cursor, values, study, facts, settings)
         if analysis_id is not None:
-            is_queued = values["analysis_state"] == AnalysisState.QUEUED.value
-            return Registered(analysis_id if is_queued else None)
+            connection.commit()
+            return _registered(analysis_id, values)
         connection.rollback()  # another sender was faster
     return Clash(SetAsideKind.HIERARCHY_DIFFERS)
+
+
+def _registered(analysis_id: int, values: Values) -> Registered:
+    is_queued = values["analysis_state"] == AnalysisState.QUEUED.value
+    return Registered(analysis_id if is_queued else None)
 
 
 def _values(received: Received, settings: Settings) -> Values:
@@ -89,24 +111,37 @@ def _values(received: Received, settings: Settings) -> Values:
     del values["attributes"]
     values["issuer"], values["patient_id"] = _identity(attributes, settings)
     values["patient_id_stated"] = bool(attributes.patient_id)
+    # Without a unit of work, or the word that there is none, an instance would be lost.
+    is_routed = received.pipeline != routing.NONE
+    state = AnalysisState.QUEUED if is_routed else AnalysisState.NOT_ELIGIBLE
+    values["analysis_state"] = state.value
+    values["analysis_reasons"] = [] if is_routed else [routing.refusal(attributes.sop_class_uid)]
     return values
 
 
+def _at(values: Values, now: datetime) -> Values:
+    """Give the instants that an object registered now writes."""
+    is_queued = values["analysis_state"] == AnalysisState.QUEUED.value
+    return {"now": now, "finished_at": None if is_queued else now}
+
+
 def _look(connection: Connection[Any], cursor: Cursor[Row], values: Values) -> tuple[Row, Row]:
-    """Lock the study if it is there, then find what the object will stand beside."""
+    """Begin, lock the study if it is there, then find what the object will stand beside."""
     facts = connection.cursor(row_factory=namedtuple_row)
     with connection.pipeline():
+        connection.execute("BEGIN")
         cursor.execute(statements.LOCKED_STUDY, values, prepare=True)
         facts.execute(statements.FACTS, values, prepare=True)
     return cursor.fetchone(), _one(facts)
 
 
-def _begin_study(cursor: Cursor[Row], values: Values, facts: Row, settings: Settings) -> int | None:
-    """Write the first object of a study; None if another sender was faster at any of its rows."""
-    values["now"] = facts.now
+def _begin_study(
+    cursor: Cursor[Row], values: Values, now: datetime, settings: Settings
+) -> Row | None:
+    """Write the first object of a study; None if one of its names is taken."""
     study = StudyFacts(
         acquired_at=values["acquired_at"],
-        first_received_at=facts.now,
+        first_received_at=now,
         requested_procedure_priority=values["requested_procedure_priority"],
         study_priority_id=values["study_priority_id"],
         source_ae_title=values["source_ae_title"],
@@ -117,13 +152,16 @@ def _begin_study(cursor: Cursor[Row], values: Values, facts: Row, settings: Sett
         [_own_view(values)],
         instances=lambda: 1,
         settled=False,
-        ai_ranking=facts.ai_ranking,
-        now=facts.now,
+        ai_ranking=True,  # nothing is flagged yet; the statement notes what the site says
+        now=now,
         settings=settings,
     )
-    every = values | _plain(item) | {"lane": int(study_lane(study, settings))}
-    row = cursor.execute(statements.NEW_STUDY, every, prepare=True).fetchone()
-    return None if row is None else row.id
+    every = values | _at(values, now) | _plain(item) | {"lane": int(study_lane(study, settings))}
+    try:
+        row = _one(cursor.execute(statements.NEW_STUDY, every, prepare=True))
+    except DivisionByZero:  # another sender takes one of them in this instant
+        return None
+    return None if row.id is None else row
 
 
 def _add_to_study(
@@ -136,8 +174,8 @@ def _add_to_study(
 ) -> int | None:
     """Write a later object of a study; None if another sender was faster at one of its rows."""
     followed = _follow_up(study, values, facts.now)
-    every = values | followed | {"study_id": study.id, "series_id": facts.series_id}
-    every["now"], every["patient_row"] = facts.now, study.patient_id
+    every = values | followed | _at(values, facts.now)
+    every |= {"study_id": study.id, "series_id": facts.series_id, "patient_row": study.patient_id}
     filled = _filled_patient(facts, values)
     analyses = connection.cursor(row_factory=namedtuple_row)
     read = connection.cursor(row_factory=namedtuple_row)
@@ -217,20 +255,6 @@ def _follow_up(study: Row, values: Values, now: datetime) -> Values:
         is_more = said and (not stood or urgency(said) < urgency(stood))
         followed[name] = said if is_more else stood
     return followed
-
-
-def _analysis(received: Received, facts: Row) -> Values:
-    """Make the unit of work, or say that there is none: an instance without one would be lost."""
-    is_routed = received.pipeline != routing.NONE
-    state = AnalysisState.QUEUED if is_routed else AnalysisState.NOT_ELIGIBLE
-    return {
-        "model_version_id": facts.model_version_id if is_routed else None,
-        "analysis_state": state.value,
-        "analysis_reasons": []
-        if is_routed
-        else [routing.refusal(received.attributes.sop_class_uid)],
-        "finished_at": None if is_routed else facts.now,
-    }
 
 
 def _own_view(values: Values, instance_id: int | None = None) -> AnalysisView:

@@ -1,6 +1,5 @@
 """Which pipeline an instance goes to."""
 
-from pydicom.dataset import Dataset
 from pydicom.uid import (
     UID,
     ComputedRadiographyImageStorage,
@@ -12,7 +11,7 @@ from pydicom.uid import (
     SecondaryCaptureImageStorage,
 )
 
-from common.pixels import is_phantom
+from common.pixels.header import Header, is_phantom
 
 CHEST_XRAY = "chest_xray"
 PHANTOM = "phantom"
@@ -33,7 +32,7 @@ _CHEST_XRAY_CLASSES = frozenset(
 )
 
 
-def route(sop_class_uid: str, header: Dataset) -> str:
+def route(sop_class_uid: str, header: Header) -> str:
     """Choose the pipeline; ``none`` if no pipeline takes the class."""
     if is_phantom(header):
         return PHANTOM

@@ -34,7 +34,6 @@ from dicom_listener.processes import Processes
 from dicom_listener.receiving import Receiver
 from dicom_listener.reception import Spool
 from dicom_listener.ringing import Ringer
-from dicom_listener.safekeeping import Safekeeping
 from dicom_listener.tls import is_secured, server_context
 from dicom_listener.watching import watched
 
@@ -75,14 +74,12 @@ class Listener:
             self._engine.dispose()
             raise
         self._ledger = Ledger(self._engine)
-        self._safekeeping = Safekeeping(archive, threads=2 * settings.dicom_max_associations)
         app = make_celery(settings.broker_address())
         self._ringer = Ringer(Bell(app).ring)
         sessions = make_sessions(self._engine)
         self._pressure = Pressure(settings, partial(queue_age_s, sessions))
         receiver = Receiver(
             archive=archive,
-            safekeeping=self._safekeeping,
             ledger=self._ledger,
             sessions=sessions,
             settings=settings,
@@ -144,7 +141,6 @@ class Listener:
         self._pressure.stop()
         self._ringer.stop()
         self._spool.close()
-        self._safekeeping.close()
         self._ledger.close()
         self._engine.dispose()
         log.info("listener_stopped", in_time=ended, rings_dropped=self._ringer.dropped)

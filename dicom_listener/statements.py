@@ -16,10 +16,7 @@ FROM study WHERE study_instance_uid = %(study_instance_uid)s FOR NO KEY UPDATE
 
 # One row, whatever is there: the study's patient, the series, and who has the UID already.
 FACTS = """
-SELECT clock_timestamp() AS now, site.ai_ranking,
-       (SELECT id FROM model_version
-        WHERE pipeline = %(pipeline)s AND state = 'live') AS model_version_id,
-       study.id AS study_id,
+SELECT clock_timestamp() AS now, study.id AS study_id,
        patient.issuer_of_patient_id, patient.patient_id, patient.patient_id_stated,
        patient.patient_name, patient.patient_birth_date, patient.patient_sex,
        series.id AS series_id, series.study_id AS series_study_id,
@@ -58,7 +55,9 @@ _ANALYSIS_COLUMNS = """
     reasons, lane, band, due_at, attempt, failures, losses, late_results, received_at, queued_at,
     finished_at"""
 _ANALYSIS_VALUES = """
-    %(pipeline)s, %(model_version_id)s, %(sha256)s, 0, 'live', %(analysis_state)s,
+    %(pipeline)s,
+    (SELECT id FROM model_version WHERE pipeline = %(pipeline)s::varchar AND state = 'live'),
+    %(sha256)s, 0, 'live', %(analysis_state)s,
     %(analysis_reasons)s, %(lane)s, %(band)s, %(due_at)s, 0, 0, 0, 0, %(now)s, %(now)s,
     %(finished_at)s"""
 
@@ -70,19 +69,26 @@ _ITEM_VALUES = """
     %(probability)s, %(images)s, %(new_image_since_read)s, %(ai_ranked)s, %(band)s, %(due_at)s,
     %(order_priority)s, %(order_priority_source)s, %(reason)s"""
 
-# Everything of the first object of a study. Each step stands on the one before, which is also the
-# order of the locks; nothing comes back if another sender was faster at any of them.
+# Everything of the first object of a study, all or nothing. Each step stands on the one before,
+# which is also the order of the locks. No id comes back if one of the UIDs is there already; if
+# another sender takes one of the names meanwhile, dividing by zero takes back what was begun.
 NEW_STUDY = f"""
-WITH new_patient AS (
+WITH free AS (
+    SELECT WHERE
+    NOT EXISTS (SELECT FROM study WHERE study_instance_uid = %(study_instance_uid)s::varchar)
+    AND NOT EXISTS
+        (SELECT FROM series WHERE series_instance_uid = %(series_instance_uid)s::varchar)
+    AND NOT EXISTS (SELECT FROM instance WHERE sop_instance_uid = %(sop_instance_uid)s::varchar)
+), new_patient AS (
     INSERT INTO patient (issuer_of_patient_id, patient_id, patient_id_stated, patient_name,
                          patient_birth_date, patient_sex)
-    VALUES (%(issuer)s, %(patient_id)s, %(patient_id_stated)s, %(patient_name)s,
-            %(patient_birth_date)s, %(patient_sex)s)
-    ON CONFLICT DO NOTHING RETURNING id
+    SELECT %(issuer)s, %(patient_id)s, %(patient_id_stated)s, %(patient_name)s,
+           %(patient_birth_date)s, %(patient_sex)s
+    FROM free ON CONFLICT DO NOTHING RETURNING id
 ), person AS (
     SELECT id FROM new_patient
     UNION ALL
-    SELECT id FROM patient
+    SELECT patient.id FROM patient, free
     WHERE issuer_of_patient_id = %(issuer)s::varchar AND patient_id = %(patient_id)s::varchar
     LIMIT 1
 ), new_study AS (
@@ -108,10 +114,12 @@ WITH new_patient AS (
     RETURNING id, study_id
 ), new_item AS (
     INSERT INTO worklist_item ({_ITEM_COLUMNS})
-    SELECT study_id, {_ITEM_VALUES}
-    FROM new_analysis
+    SELECT study_id, {_ITEM_VALUES.replace("%(ai_ranked)s", "site.ai_ranking")}
+    FROM new_analysis, site WHERE site.id = 1
 )
-SELECT id FROM new_analysis
+SELECT (SELECT id FROM new_analysis) AS id, clock_timestamp() AS now,
+       1 / CASE WHEN EXISTS (SELECT FROM new_analysis) OR NOT EXISTS (SELECT FROM free)
+           THEN 1 ELSE 0 END AS whole
 """  # noqa: S608 - all of it is written here
 
 FILLED_PATIENT = """

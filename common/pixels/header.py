@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from io import BytesIO
 from os import PathLike
 from pathlib import Path
-from typing import BinaryIO, TypeGuard
+from typing import Any, BinaryIO, Protocol, TypeGuard
 
 from pydicom import config, dcmread
 from pydicom.dataset import Dataset, FileMetaDataset
@@ -47,6 +47,14 @@ _MAX_INFLATED_HEADER_BYTES = 64 << 20
 
 config.settings.reading_validation_mode = config.IGNORE
 logging.getLogger("pydicom").setLevel(logging.CRITICAL)  # its warnings quote values of patients
+
+
+class Header(Protocol):
+    """What values are asked of: pydicom's data set, or whatever gives them by keyword."""
+
+    def get(self, key: str, /) -> Any:  # noqa: ANN401 - as pydicom's
+        """Give the value of an element, None if there is none."""
+        ...
 
 
 def read_header(path: str | PathLike[str]) -> Dataset:
@@ -89,13 +97,13 @@ def read_elements(
             ) from error
 
 
-def text(header: Dataset, keyword: str, default: str = "") -> str:
+def text(header: Header, keyword: str, default: str = "") -> str:
     """Return a value as stripped text, the first of several; the default if absent or broken."""
     values = texts(header, keyword)
     return values[0] if values and values[0] else default
 
 
-def texts(header: Dataset, keyword: str) -> tuple[str, ...]:
+def texts(header: Header, keyword: str) -> tuple[str, ...]:
     """Return all values of an element as stripped text; () if it is absent, empty or broken."""
     try:
         value = header.get(keyword)
@@ -107,7 +115,7 @@ def texts(header: Dataset, keyword: str) -> tuple[str, ...]:
         return ()
 
 
-def numbers(header: Dataset, keyword: str) -> tuple[float, ...]:
+def numbers(header: Header, keyword: str) -> tuple[float, ...]:
     """Return all values of an element as finite numbers; () if one of them is none."""
     try:
         found = tuple(float(one) for one in texts(header, keyword))
@@ -116,7 +124,7 @@ def numbers(header: Dataset, keyword: str) -> tuple[float, ...]:
     return found if all(map(math.isfinite, found)) else ()
 
 
-def items(header: Dataset, keyword: str) -> list[Dataset]:
+def items(header: Header, keyword: str) -> list[Dataset]:
     """Return the items of a sequence; [] if it is absent or broken."""
     try:
         value = header.get(keyword)
@@ -125,8 +133,10 @@ def items(header: Dataset, keyword: str) -> list[Dataset]:
         return []
 
 
-def is_phantom(header: Dataset) -> bool:
+def is_phantom(header: Header) -> bool:
     """Say whether the simulator made this image: its private tag is there."""
+    if not isinstance(header, Dataset):
+        return False
     try:
         value = header.private_block(PHANTOM_GROUP, PHANTOM_CREATOR)[PHANTOM_ELEMENT].value
         written = value.decode("ascii") if isinstance(value, bytes) else str(value)

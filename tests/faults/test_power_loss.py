@@ -22,6 +22,8 @@ from tests.faults.stack import Stack
 CALLS = "fsync,fdatasync,rename,renameat,renameat2,mkdir,sendto,recvfrom,write,sendmsg"
 _CALL = re.compile(r"^(\d+) +(\w+)\((.*)$")
 _RESUMED = re.compile(r"^(\d+) +<\.\.\. (\w+) resumed>(.*)$")
+# Postgres is ready for the next query, and no transaction is open any more.
+IDLE = r"Z\0\0\0\5I"
 OBJECTS = 8
 
 
@@ -67,7 +69,7 @@ def test_an_object_is_on_disk_and_committed_before_its_sender_hears_success(
 ) -> None:
     assert shutil.which("strace"), "strace is missing: run make system, or apt-get install strace"
     trace = tmp_path / "trace"
-    strace = ("strace", "-f", "-yy", "-s", "80", "-e", f"trace={CALLS}", "-o", str(trace))
+    strace = ("strace", "-f", "-yy", "-s", "4096", "-e", f"trace={CALLS}", "-o", str(trace))
     with Stack(workers=0, prefixes={"listener": strace}) as stack:
         sending = stack.send(at_least=OBJECTS, associations=1, per_association=OBJECTS)
         sending.finish()
@@ -84,14 +86,14 @@ def test_an_object_is_on_disk_and_committed_before_its_sender_hears_success(
         file_synced = first(calls, began, "fsync fdatasync", Path(source).name)
         folder_synced = first(calls, rename.ended, "fsync", folder)
         parent_synced = first(calls, 0, "fsync", f"{archive}/objects>")
-        commit = first(calls, folder_synced.ended, "sendto", "COMMIT")
-        committed = first(calls, commit.ended, "recvfrom", "COMMIT")
+        registered = first(calls, began, "sendto", f"{sha256}.dcm")
+        committed = first(calls, registered.ended, "recvfrom", IDLE)
         answer = first(calls, began, "sendto write sendmsg", f"TCP:[127.0.0.1:{port}->", r'"\4\0')
         order = [
             ("the file's bytes are synced", file_synced.ended, rename.began),
             ("before it gets its name, whose folder is synced", rename.ended, folder_synced.began),
-            ("before the rows are committed", folder_synced.ended, commit.began),
-            ("and the server has said so", commit.ended, committed.ended),
+            ("before its rows are sent", folder_synced.ended, registered.began),
+            ("and the server has committed them", registered.ended, committed.ended),
             ("before the sender is told", committed.ended, answer.began),
         ]
         for what, earlier, later in order:

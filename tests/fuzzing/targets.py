@@ -10,6 +10,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 from common.archive import Archive
 from common.errors import FirstreadError
 from common.pixels import read_pixels
+from common.pixels.header import text
 from dicom_listener.attributes import read_attributes, read_received_header
 from dicom_listener.reception import Announced
 from dicom_listener.wire import read_store_request, store_response
@@ -35,7 +36,7 @@ def read_header_of(data: bytes) -> None:
     _file.write_bytes(announced.part10_head() + data[1:])
     try:
         header = read_received_header(_file, announced)
-        announced.sop_instance_uid = str(header.get("SOPInstanceUID", ""))
+        announced.sop_instance_uid = text(header, "SOPInstanceUID")
         attributes = read_attributes(header, announced, ZoneInfo("UTC"))
     except FirstreadError:
         return

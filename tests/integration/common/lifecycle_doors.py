@@ -24,6 +24,7 @@ from common.tables import Analysis, ModelVersion, Study
 from dicom_listener.attributes import Attributes
 from dicom_listener.clashes import Clash, Known, Received
 from dicom_listener.ledger import Connection, Ledger
+from dicom_listener.recent import Recent
 from dicom_listener.registering import Registered, register
 from tests.ledger import result
 from worker.upkeep import Upkeep
@@ -48,6 +49,7 @@ class Doors:
         """Start with a ledger in which nothing is but the switch."""
         self.upkeep = Upkeep(self.engine, self.sessions, make_celery("memory://"), self.settings)
         self.ledger = Ledger(self.engine)
+        self.recent = Recent()
         self.example = next(numbers)
         self.received: list[Received] = []
         self.held: list[Claim] = []  # ours and, as time goes by, others' too
@@ -62,9 +64,7 @@ class Doors:
 
     def _register(self, sent: Received) -> Registered | Known | Clash:
         def step(connection: Connection) -> Registered | Known | Clash:
-            found = register(connection, sent, self.settings)
-            connection.commit()
-            return found
+            return register(connection, sent, self.settings, self.recent)
 
         return self.ledger.write(step)
 
