@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from sqlalchemy import bindparam, func, select
+from sqlalchemy import and_, bindparam, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -12,6 +12,7 @@ from common.ranking import AnalysisView, order_priority, rank, study_outcome
 from common.settings import Settings
 from common.tables import (
     Analysis,
+    AnalysisState,
     Instance,
     Lane,
     ModelVersion,
@@ -55,7 +56,12 @@ _ANALYSES = (
         ModelVersion.threshold,
     )
     .outerjoin(ModelVersion, ModelVersion.id == Analysis.model_version_id)
-    .where(Analysis.study_id == bindparam("study_id"), Analysis.purpose == Purpose.LIVE)
+    .where(
+        Analysis.study_id == bindparam("study_id"),
+        Analysis.purpose == Purpose.LIVE,
+        # A first run that found nothing to do changes no outcome: a scan has a thousand of them.
+        ~and_(Analysis.state == AnalysisState.NOT_ELIGIBLE, Analysis.run == 0),
+    )
 )
 
 

@@ -200,13 +200,13 @@ class Receiver:
                 taken.
         """
         values = {"sop_instance_uid": received.attributes.sop_instance_uid}
-        if connection.execute(statements.LOCKED_DELETED, values).fetchone() is None:
+        if statements.LOCKED_DELETED.begin(connection, values).fetchone() is None:
             return  # another sender was faster
         if not self._archive.path(received.path).exists():
             if not reception.path.exists():
                 raise StorageUnavailableError("archive: the object was being deleted")
             self._archive.store(reception.path, received.sha256)
-        connection.execute(statements.RESTORED, values)
+        statements.RESTORED.begin(connection, values)
 
     def _keep_aside(self, session: Session, received: Received, clash: Clash) -> str:
         """Record an object that contradicts the ledger; only equal pixels are no conflict."""

@@ -1,22 +1,20 @@
 """An object's rows: patient, study, series, instance, analysis, place on the worklist, all or none.
 
-Rows are taken in one order (a new patient's, the study's, the patient's to fill in, series,
-instance, worklist item) and each object has one of each: no two transactions can wait for one
+Rows are taken in one order (a new patient's, the study's, its place on the worklist, the patient's
+to fill in, series, instance) and each object has one of each: no two transactions can wait for one
 another in a circle. The study's row is locked throughout, so objects of one study are registered
 one after the other.
 
-The first object of a study that nobody has seen takes one round trip, which commits too. Any other
-takes a look first, two or three round trips in all, and the commit one.
+The first object of a study that nobody has seen takes one round trip, a later one two; both commit.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
-from psycopg import Connection, Cursor
+from psycopg import Connection, RawCursor
 from psycopg.errors import DivisionByZero
-from psycopg.rows import namedtuple_row
 
 from common.ranking import AnalysisView
 from common.settings import Settings
@@ -32,6 +30,7 @@ from dicom_listener import routing, statements
 from dicom_listener.attributes import Attributes, urgency
 from dicom_listener.clashes import Clash, Known, Received, relation
 from dicom_listener.recent import Recent
+from dicom_listener.statements import Row
 
 # What a later object may fill in where the earlier ones said nothing; never overwritten.
 _PATIENT_TEXTS = ("patient_name", "patient_birth_date", "patient_sex")
@@ -41,7 +40,6 @@ _PRIORITIES = ("requested_procedure_priority", "study_priority_id")
 # Each time another sender was faster the rows are there, and the next look finds them.
 _LOOKS = 5
 
-Row = Any  # a named tuple, with the names that its statement gives
 Values = dict[str, Any]
 
 
@@ -67,15 +65,15 @@ def register(
         recent: What this listener saw of the ledger lately.
     """
     values = _values(received, settings)
-    cursor = connection.cursor(row_factory=namedtuple_row)
     now = recent.now()
     if recent.is_first_of(values["study_instance_uid"]) and now is not None:
-        begun = _begin_study(cursor, values, now, settings)
+        begun = _begin_study(connection, values, now, settings)
         if begun is not None:
             recent.saw_clock(begun.now)
             return _registered(begun.id, values)
     for _ in range(_LOOKS):
-        study, facts = _look(connection, cursor, values)
+        look = _look(connection, values)
+        study, facts = look.study, look.facts
         recent.saw_clock(facts.now)
         if study is None and facts.study_id is not None:
             connection.rollback()  # it came between the two statements
@@ -88,12 +86,13 @@ def register(
         if facts.series_id is not None and (study is None or facts.series_study_id != study.id):
             return Clash(SetAsideKind.HIERARCHY_DIFFERS)
         if study is None:
-            begun = _begin_study(cursor, values, facts.now, settings)
+            begun = _begin_study(connection, values, facts.now, settings)
             analysis_id = begun and begun.id
+            if begun is not None:
+                connection.commit()
         else:
-            analysis_id = _add_to_study(connection, cursor, values, study, facts, settings)
+            analysis_id = _add_to_study(connection, values, look, settings)
         if analysis_id is not None:
-            connection.commit()
             return _registered(analysis_id, values)
         connection.rollback()  # another sender was faster
     return Clash(SetAsideKind.HIERARCHY_DIFFERS)
@@ -125,18 +124,27 @@ def _at(values: Values, now: datetime) -> Values:
     return {"now": now, "finished_at": None if is_queued else now}
 
 
-def _look(connection: Connection[Any], cursor: Cursor[Row], values: Values) -> tuple[Row, Row]:
+class Look(NamedTuple):
+    """What the ledger says under the locks of the study and its place; rows of the statements."""
+
+    study: Row  # None if it is not there
+    facts: Row
+    analyses: list[Row]
+
+
+def _look(connection: Connection[Any], values: Values) -> Look:
     """Begin, lock the study if it is there, then find what the object will stand beside."""
-    facts = connection.cursor(row_factory=namedtuple_row)
     with connection.pipeline():
         connection.execute("BEGIN")
-        cursor.execute(statements.LOCKED_STUDY, values, prepare=True)
-        facts.execute(statements.FACTS, values, prepare=True)
-    return cursor.fetchone(), _one(facts)
+        study = statements.LOCKED_STUDY.begin(connection, values)
+        statements.LOCKED_ITEM.begin(connection, values)
+        facts = statements.FACTS.begin(connection, values)
+        analyses = statements.ANALYSES.begin(connection, values)
+    return Look(study.fetchone(), _one(facts), analyses.fetchall())
 
 
 def _begin_study(
-    cursor: Cursor[Row], values: Values, now: datetime, settings: Settings
+    connection: Connection[Any], values: Values, now: datetime, settings: Settings
 ) -> Row | None:
     """Write the first object of a study; None if one of its names is taken."""
     study = StudyFacts(
@@ -158,45 +166,18 @@ def _begin_study(
     )
     every = values | _at(values, now) | _plain(item) | {"lane": int(study_lane(study, settings))}
     try:
-        row = _one(cursor.execute(statements.NEW_STUDY, every, prepare=True))
+        row = _one(statements.NEW_STUDY.begin(connection, every))
     except DivisionByZero:  # another sender takes one of them in this instant
         return None
     return None if row.id is None else row
 
 
 def _add_to_study(
-    connection: Connection[Any],
-    cursor: Cursor[Row],
-    values: Values,
-    study: Row,
-    facts: Row,
-    settings: Settings,
+    connection: Connection[Any], values: Values, look: Look, settings: Settings
 ) -> int | None:
-    """Write a later object of a study; None if another sender was faster at one of its rows."""
+    """Write and commit a later object; None if another sender was faster at one of its rows."""
+    study, facts, analyses = look
     followed = _follow_up(study, values, facts.now)
-    every = values | followed | _at(values, facts.now)
-    every |= {"study_id": study.id, "series_id": facts.series_id, "patient_row": study.patient_id}
-    filled = _filled_patient(facts, values)
-    analyses = connection.cursor(row_factory=namedtuple_row)
-    read = connection.cursor(row_factory=namedtuple_row)
-    with connection.pipeline():
-        if filled:
-            connection.execute(statements.FILLED_PATIENT, every | filled, prepare=True)
-        connection.execute(statements.FOLLOWED_STUDY, every, prepare=True)
-        cursor.execute(
-            statements.INSTANCE_OF_SERIES
-            if facts.series_id is not None
-            else statements.INSTANCE_OF_NEW_SERIES,
-            every,
-            prepare=True,
-        )
-        connection.execute(statements.LOCKED_ITEM, every, prepare=True)
-        analyses.execute(statements.ANALYSES, every, prepare=True)
-        read.execute(statements.READING, every, prepare=True)
-    instance = cursor.fetchone()
-    if instance is None:
-        return None
-    reading = _one(read)
     now_stands = StudyFacts(
         first_received_at=study.first_received_at,
         source_ae_title=study.source_ae_title,
@@ -204,21 +185,28 @@ def _add_to_study(
     )
     item = derive_values(
         now_stands,
-        _reading(reading),
-        [*map(_view, analyses.fetchall()), _own_view(values, instance.id)],
-        instances=lambda: reading.instances,
+        _reading(facts),
+        [*map(_view, analyses), _own_view(values)],
+        instances=lambda: facts.instances + 1,
         settled=False,
-        ai_ranking=reading.ai_ranking,
-        now=reading.now,
+        ai_ranking=facts.ai_ranking,
+        now=facts.now,
         settings=settings,
     )
-    every |= _plain(item) | {"lane": int(study_lane(now_stands, settings))}
-    every["instance_id"] = instance.id
-    with connection.pipeline():
-        cursor.execute(statements.NEW_ANALYSIS, every, prepare=True)
-        connection.execute(statements.DERIVED_ITEM, every, prepare=True)
-        connection.execute(statements.REQUEUED, every, prepare=True)
-    return _one(cursor).id
+    every = values | followed | _at(values, facts.now) | _plain(item)
+    every |= {"study_id": study.id, "series_id": facts.series_id}
+    every["lane"] = int(study_lane(now_stands, settings))
+    filled = _filled_patient(facts, values)
+    try:
+        with connection.pipeline():
+            if filled:
+                patient = {"patient_row": study.patient_id}
+                statements.FILLED_PATIENT.begin(connection, filled | patient)
+            added = statements.LATER_OBJECT.begin(connection, every)
+            connection.execute("COMMIT")
+    except DivisionByZero:
+        return None
+    return _one(added).id
 
 
 def _identity(attributes: Attributes, settings: Settings) -> tuple[str, str]:
@@ -257,11 +245,11 @@ def _follow_up(study: Row, values: Values, now: datetime) -> Values:
     return followed
 
 
-def _own_view(values: Values, instance_id: int | None = None) -> AnalysisView:
+def _own_view(values: Values) -> AnalysisView:
     """See the analysis that is about to be written as its study's outcome will."""
     return AnalysisView(
         id=0,
-        unit=(instance_id, None, values["pipeline"]),
+        unit=(None, None, values["pipeline"]),  # of an instance that has no number yet
         run=0,
         state=AnalysisState(values["analysis_state"]),
         outcome=None,
@@ -282,11 +270,11 @@ def _view(row: Row) -> AnalysisView:
     )
 
 
-def _reading(row: Row) -> ReadingFacts | None:
-    if row.state is None:
+def _reading(facts: Row) -> ReadingFacts | None:
+    if facts.reading_state is None:
         return None
-    priority = None if row.order_priority is None else OrderPriority(row.order_priority)
-    return ReadingFacts(ReadingState(row.state), row.instances_read, priority)
+    priority = None if facts.order_priority is None else OrderPriority(facts.order_priority)
+    return ReadingFacts(ReadingState(facts.reading_state), facts.instances_read, priority)
 
 
 def _plain(item: Mapping[str, Any]) -> Values:
@@ -294,5 +282,5 @@ def _plain(item: Mapping[str, Any]) -> Values:
     return {name: getattr(value, "value", value) for name, value in item.items()}
 
 
-def _one(cursor: Cursor[Row]) -> Row:
+def _one(cursor: RawCursor[Row]) -> Row:
     return cast(Row, cursor.fetchone())

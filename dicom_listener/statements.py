@@ -7,18 +7,56 @@ an object cost was mostly round trips and the ORM's own work.
 locked row as it was before it waited: what else is asked must be asked by the next one.
 """
 
-LOCKED_STUDY = """
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from psycopg import Connection, RawCursor
+from psycopg.rows import namedtuple_row
+
+Row = Any  # a named tuple, with the names that the statement gives
+_PLACE = re.compile(r"%\((\w+)\)s")
+
+
+class Statement:
+    """SQL with named places, numbered once as Postgres wants them.
+
+    The driver would read a text as long as these again at every object: it remembers short ones.
+    """
+
+    def __init__(self, text: str) -> None:
+        self._names = list(dict.fromkeys(_PLACE.findall(text)))
+        numbers = {name: number for number, name in enumerate(self._names, 1)}
+        self._sql = _PLACE.sub(lambda place: f"${numbers[place[1]]}", text).encode()
+
+    def begin(self, connection: Connection[Any], values: Mapping[str, Any]) -> RawCursor[Row]:
+        """Run it, or put it into the pipeline that is open; prepared once a connection."""
+        cursor = RawCursor(connection, row_factory=namedtuple_row)
+        return cursor.execute(self._sql, [values[name] for name in self._names], prepare=True)
+
+
+LOCKED_STUDY = Statement("""
 SELECT id, patient_id, acquired_at, first_received_at, last_received_at, source_ae_title,
        requested_procedure_priority, study_priority_id, accession_number, study_description,
        study_date, study_time, patient_age
 FROM study WHERE study_instance_uid = %(study_instance_uid)s FOR NO KEY UPDATE
-"""
+""")
+LOCKED_ITEM = Statement("""
+SELECT FROM worklist_item
+WHERE study_id = (SELECT id FROM study WHERE study_instance_uid = %(study_instance_uid)s)
+FOR UPDATE
+""")
 
-# One row, whatever is there: the study's patient, the series, and who has the UID already.
-FACTS = """
-SELECT clock_timestamp() AS now, study.id AS study_id,
+# One row, whatever is there: the study's patient and reading, the series, and who has the UID.
+FACTS = Statement("""
+SELECT clock_timestamp() AS now, site.ai_ranking, study.id AS study_id,
        patient.issuer_of_patient_id, patient.patient_id, patient.patient_id_stated,
        patient.patient_name, patient.patient_birth_date, patient.patient_sex,
+       reading.state AS reading_state, reading.instances_read, reading.order_priority,
+       CASE WHEN reading.state = 'read' THEN (
+           SELECT count(*) FROM instance JOIN series ON series.id = instance.series_id
+           WHERE series.study_id = study.id
+       ) ELSE 0 END AS instances,
        series.id AS series_id, series.study_id AS series_study_id,
        known.sha256 AS known_sha256, known.path AS known_path, known.deleted AS known_deleted,
        known.series_instance_uid AS known_series_uid, known.study_instance_uid AS known_study_uid,
@@ -26,6 +64,7 @@ SELECT clock_timestamp() AS now, study.id AS study_id,
 FROM site
 LEFT JOIN (study JOIN patient ON patient.id = study.patient_id)
        ON study.study_instance_uid = %(study_instance_uid)s
+LEFT JOIN reading ON reading.study_id = study.id
 LEFT JOIN series ON series.series_instance_uid = %(series_instance_uid)s
 LEFT JOIN LATERAL (
     SELECT instance.sha256, instance.path, instance.deleted_at IS NOT NULL AS deleted,
@@ -38,7 +77,17 @@ LEFT JOIN LATERAL (
     WHERE instance.sop_instance_uid = %(sop_instance_uid)s
 ) AS known ON true
 WHERE site.id = 1
-"""
+""")
+
+# Read under the item's lock, as `derive_item` does, so that of two writers the second sees all.
+# A first run that found nothing to do changes no outcome: a scan has a thousand of them.
+ANALYSES = Statement("""
+SELECT analysis.id, analysis.instance_id, analysis.series_id, analysis.pipeline, analysis.run,
+       analysis.state, analysis.outcome, analysis.probability, model_version.threshold
+FROM analysis LEFT JOIN model_version ON model_version.id = analysis.model_version_id
+WHERE analysis.study_id = (SELECT id FROM study WHERE study_instance_uid = %(study_instance_uid)s)
+  AND analysis.purpose = 'live' AND NOT (analysis.state = 'not_eligible' AND analysis.run = 0)
+""")
 
 _INSTANCE_COLUMNS = """
     series_id, sop_instance_uid, sop_class_uid, transfer_syntax_uid, instance_number,
@@ -61,18 +110,19 @@ _ANALYSIS_VALUES = """
     %(analysis_reasons)s, %(lane)s, %(band)s, %(due_at)s, 0, 0, 0, 0, %(now)s, %(now)s,
     %(finished_at)s"""
 
-_ITEM_COLUMNS = """
-    study_id, listed, prior, settled, final, outcome, leading_analysis_id, probability, images,
-    new_image_since_read, ai_ranked, band, due_at, order_priority, order_priority_source, reason"""
-_ITEM_VALUES = """
-    %(listed)s, %(prior)s, %(settled)s, %(final)s, %(outcome)s, %(leading_analysis_id)s,
-    %(probability)s, %(images)s, %(new_image_since_read)s, %(ai_ranked)s, %(band)s, %(due_at)s,
-    %(order_priority)s, %(order_priority_source)s, %(reason)s"""
+_ITEM = (
+    "listed", "prior", "settled", "final", "outcome", "leading_analysis_id", "probability",
+    "images", "new_image_since_read", "ai_ranked", "band", "due_at", "order_priority",
+    "order_priority_source", "reason",
+)  # fmt: skip
+_ITEM_COLUMNS = f"study_id, {', '.join(_ITEM)}"
+_ITEM_VALUES = ", ".join(f"%({name})s" for name in _ITEM)
+_ITEM_UPDATES = ", ".join(f"{name} = excluded.{name}" for name in _ITEM)
 
 # Everything of the first object of a study, all or nothing. Each step stands on the one before,
 # which is also the order of the locks. No id comes back if one of the UIDs is there already; if
 # another sender takes one of the names meanwhile, dividing by zero takes back what was begun.
-NEW_STUDY = f"""
+NEW_STUDY = Statement(f"""
 WITH free AS (
     SELECT WHERE
     NOT EXISTS (SELECT FROM study WHERE study_instance_uid = %(study_instance_uid)s::varchar)
@@ -120,95 +170,65 @@ WITH free AS (
 SELECT (SELECT id FROM new_analysis) AS id, clock_timestamp() AS now,
        1 / CASE WHEN EXISTS (SELECT FROM new_analysis) OR NOT EXISTS (SELECT FROM free)
            THEN 1 ELSE 0 END AS whole
-"""  # noqa: S608 - all of it is written here
+""")  # noqa: S608 - all of it is written here
 
-FILLED_PATIENT = """
+FILLED_PATIENT = Statement("""
 UPDATE patient SET patient_name = %(patient_name)s, patient_birth_date = %(patient_birth_date)s,
        patient_sex = %(patient_sex)s
 WHERE id = %(patient_row)s
-"""
+""")
 
-FOLLOWED_STUDY = """
-UPDATE study SET last_received_at = %(last_received_at)s, acquired_at = %(acquired_at)s,
-       requested_procedure_priority = %(requested_procedure_priority)s,
-       study_priority_id = %(study_priority_id)s, accession_number = %(accession_number)s,
-       study_description = %(study_description)s, study_date = %(study_date)s,
-       study_time = %(study_time)s, patient_age = %(patient_age)s
-WHERE id = %(study_id)s
-"""
-
-INSTANCE_OF_NEW_SERIES = f"""
-WITH new_series AS (
+# Everything of a later object of a study, all or nothing, under the locks that the look took.
+# The queued rows that stand elsewhere follow the study's place, as `requeue_order` does it: a
+# series must not rewrite all of them at each image.
+LATER_OBJECT = Statement(f"""
+WITH followed AS (
+    UPDATE study SET last_received_at = %(last_received_at)s, acquired_at = %(acquired_at)s,
+           requested_procedure_priority = %(requested_procedure_priority)s,
+           study_priority_id = %(study_priority_id)s, accession_number = %(accession_number)s,
+           study_description = %(study_description)s, study_date = %(study_date)s,
+           study_time = %(study_time)s, patient_age = %(patient_age)s
+    WHERE id = %(study_id)s
+), new_series AS (
     INSERT INTO series ({_SERIES_COLUMNS})
-    VALUES (%(study_id)s, {_SERIES_VALUES}) ON CONFLICT DO NOTHING RETURNING id
+    SELECT %(study_id)s, {_SERIES_VALUES} WHERE %(series_id)s::bigint IS NULL
+    ON CONFLICT DO NOTHING RETURNING id
+), its_series AS (
+    SELECT id FROM new_series
+    UNION ALL
+    SELECT %(series_id)s::bigint WHERE %(series_id)s::bigint IS NOT NULL
+), new_instance AS (
+    INSERT INTO instance ({_INSTANCE_COLUMNS})
+    SELECT id, {_INSTANCE_VALUES} FROM its_series ON CONFLICT DO NOTHING RETURNING id
+), new_analysis AS (
+    INSERT INTO analysis ({_ANALYSIS_COLUMNS})
+    SELECT %(study_id)s, id, {_ANALYSIS_VALUES} FROM new_instance RETURNING id
+), placed AS (
+    INSERT INTO worklist_item ({_ITEM_COLUMNS}) VALUES (%(study_id)s, {_ITEM_VALUES})
+    ON CONFLICT (study_id) DO UPDATE SET {_ITEM_UPDATES}
+), requeued AS (
+    UPDATE analysis SET band = %(band)s, due_at = %(due_at)s
+    WHERE id IN (
+        SELECT id FROM analysis
+        WHERE study_id = %(study_id)s AND state = 'queued'
+          AND (band, due_at) IS DISTINCT FROM (%(band)s::smallint, %(due_at)s)
+        ORDER BY id FOR UPDATE
+    )
 )
-INSERT INTO instance ({_INSTANCE_COLUMNS})
-SELECT id, {_INSTANCE_VALUES} FROM new_series ON CONFLICT DO NOTHING RETURNING id
-"""  # noqa: S608 - all of it is written here
-
-INSTANCE_OF_SERIES = f"""
-INSERT INTO instance ({_INSTANCE_COLUMNS})
-VALUES (%(series_id)s, {_INSTANCE_VALUES}) ON CONFLICT DO NOTHING RETURNING id
-"""  # noqa: S608 - all of it is written here
+SELECT id, 1 / CASE WHEN id IS NULL THEN 0 ELSE 1 END AS whole
+FROM (SELECT (SELECT id FROM new_analysis) AS id) AS added
+""")  # noqa: S608 - all of it is written here
 
 # What retention deleted and a sender brings again. Whoever removes files locks the row, too.
-LOCKED_DELETED = """
+LOCKED_DELETED = Statement("""
 SELECT 1 FROM instance
 WHERE sop_instance_uid = %(sop_instance_uid)s AND deleted_at IS NOT NULL FOR NO KEY UPDATE
-"""
-RESTORED = """
+""")
+RESTORED = Statement("""
 WITH restored AS (
     UPDATE instance SET deleted_at = NULL, file_removed_at = NULL, received_at = clock_timestamp()
     WHERE sop_instance_uid = %(sop_instance_uid)s RETURNING series_id
 )
 UPDATE study SET last_received_at = clock_timestamp()
 WHERE id = (SELECT series.study_id FROM series JOIN restored ON series.id = restored.series_id)
-"""
-
-LOCKED_ITEM = "SELECT study_id FROM worklist_item WHERE study_id = %(study_id)s FOR UPDATE"
-
-# Read under the item's lock, as `derive_item` does, so that of two writers the second sees all.
-ANALYSES = """
-SELECT analysis.id, analysis.instance_id, analysis.series_id, analysis.pipeline, analysis.run,
-       analysis.state, analysis.outcome, analysis.probability, model_version.threshold
-FROM analysis LEFT JOIN model_version ON model_version.id = analysis.model_version_id
-WHERE analysis.study_id = %(study_id)s AND analysis.purpose = 'live'
-"""
-READING = """
-SELECT site.ai_ranking, clock_timestamp() AS now, reading.state, reading.instances_read,
-       reading.order_priority,
-       CASE WHEN reading.state = 'read' THEN (
-           SELECT count(*) FROM instance JOIN series ON series.id = instance.series_id
-           WHERE series.study_id = %(study_id)s
-       ) ELSE 0 END AS instances
-FROM site LEFT JOIN reading ON reading.study_id = %(study_id)s
-WHERE site.id = 1
-"""
-
-NEW_ANALYSIS = f"""
-INSERT INTO analysis ({_ANALYSIS_COLUMNS})
-VALUES (%(study_id)s, %(instance_id)s, {_ANALYSIS_VALUES}) RETURNING id
-"""  # noqa: S608 - all of it is written here
-
-DERIVED_ITEM = f"""
-INSERT INTO worklist_item ({_ITEM_COLUMNS}) VALUES (%(study_id)s, {_ITEM_VALUES})
-ON CONFLICT (study_id) DO UPDATE SET
-    listed = excluded.listed, prior = excluded.prior, settled = excluded.settled,
-    final = excluded.final, outcome = excluded.outcome,
-    leading_analysis_id = excluded.leading_analysis_id, probability = excluded.probability,
-    images = excluded.images, new_image_since_read = excluded.new_image_since_read,
-    ai_ranked = excluded.ai_ranked, band = excluded.band, due_at = excluded.due_at,
-    order_priority = excluded.order_priority,
-    order_priority_source = excluded.order_priority_source, reason = excluded.reason
-"""  # noqa: S608 - all of it is written here
-
-# As `requeue_order`, of the rows that stand elsewhere: a series must not rewrite all at each image.
-REQUEUED = """
-UPDATE analysis SET band = %(band)s, due_at = %(due_at)s
-WHERE id IN (
-    SELECT id FROM analysis
-    WHERE study_id = %(study_id)s AND state = 'queued'
-      AND (band, due_at) IS DISTINCT FROM (%(band)s::smallint, %(due_at)s)
-    ORDER BY id FOR UPDATE
-)
-"""
+""")

@@ -72,6 +72,36 @@ def test_asking_again_does_not_hide_a_flag_until_the_answer_is_there() -> None:
     assert roll_up([FLAGGED, answered]).outcome is Outcome.NOT_FLAGGED
 
 
+@st.composite
+def views(draw: st.DrawFn) -> list[AnalysisView]:
+    """Give the analyses of a study: a few units with a few runs each, answered or not."""
+    chosen = []
+    for unit in range(draw(st.integers(0, 4))):
+        for run in range(draw(st.integers(1, 3))):
+            state = draw(st.sampled_from(AnalysisState))
+            is_done = state is AnalysisState.DONE
+            chosen.append(
+                AnalysisView(
+                    id=len(chosen) + 1,
+                    unit=(unit, None, "chest_xray"),
+                    run=run,
+                    state=state,
+                    outcome=draw(st.sampled_from(Outcome)) if is_done else None,
+                    probability=draw(st.floats(0, 1)) if is_done else None,
+                    threshold=0.5 if is_done else None,
+                )
+            )
+    return draw(st.permutations(chosen))
+
+
+@given(views())
+def test_a_first_run_that_found_nothing_to_do_changes_no_outcome(
+    all_of: list[AnalysisView],
+) -> None:
+    others = [one for one in all_of if one.run or one.state is not AnalysisState.NOT_ELIGIBLE]
+    assert roll_up(others) == roll_up(all_of)
+
+
 def test_the_probability_shown_is_the_highest_of_the_images() -> None:
     result = roll_up([done(6, Outcome.FLAGGED, 0.7), done(7, Outcome.FLAGGED, 0.8), NOT_FLAGGED])
     assert result.leading is not None
