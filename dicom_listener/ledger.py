@@ -46,9 +46,18 @@ class Ledger:
                     if not connection.closed:
                         raise
                     self.close()  # it died since it was last used, and so did the others
-            pooled = self._engine.raw_connection()
-            _connection(pooled).autocommit = True  # a step begins its transactions by itself
-            return self._run(pooled, step)
+            return self._run(self._connect(), step)
+
+    def _connect(self) -> PoolProxiedConnection:
+        """Open a connection in autocommit: a step begins its transactions by itself.
+
+        Its statements find what they look for by unique keys, so one plan serves for all values.
+        """
+        pooled = self._engine.raw_connection()
+        connection = _connection(pooled)
+        connection.autocommit = True
+        connection.execute("SET plan_cache_mode = force_generic_plan")
+        return pooled
 
     def close(self) -> None:
         """Close what is idle. Safe to repeat, also while others write."""
