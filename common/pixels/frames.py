@@ -1,8 +1,10 @@
 """Decode the one frame of a radiograph to stored values, within bounds set before decoding."""
 
+import sys
 import zlib
 from collections.abc import Callable
 from os import PathLike
+from threading import Lock, get_ident
 from typing import Any, NamedTuple
 
 import imagecodecs
@@ -37,6 +39,35 @@ from common.pixels.header import PARSER_ERRORS, numbers, read_elements, text, tr
 
 DEFAULT_MAX_PIXELS = 64_000_000
 
+_hook_is_ours = Lock()
+
+
+def _decode_htj2k(codestream: bytes) -> NDArray[Any]:
+    """Decode, and raise what imagecodecs tells Python's hook for unraisable errors alone.
+
+    It copies the lines out in a function that cannot raise: where that meets damage, the lines
+    that are left stay black, and the image would be taken for a dark one.
+    """
+    with _hook_is_ours:
+        told: list[str] = []
+        others, thread = sys.unraisablehook, get_ident()
+
+        def listen(unraisable: "sys.UnraisableHookArgs") -> None:
+            if get_ident() == thread:
+                told.append(str(unraisable.exc_value))
+            else:
+                others(unraisable)
+
+        sys.unraisablehook = listen
+        try:
+            decoded = imagecodecs.htj2k_decode(codestream)
+        finally:
+            sys.unraisablehook = others
+    if told:
+        raise RuntimeError(f"decoded in part: {told[0]}")
+    return decoded
+
+
 # imagecodecs, not pydicom's plugins: it decodes each of these, 12-bit and progressive JPEG among
 # them, leaves the GIL free, and is the faster (docs/decisions/0005-decoders.md has the times).
 _JPEG_PROGRESSIONS = ("1.2.840.10008.1.2.4.53", "1.2.840.10008.1.2.4.55")  # retired, still met
@@ -46,7 +77,7 @@ _CODESTREAM_DECODERS: dict[str, Callable[[bytes], NDArray[Any]]] = {
     **dict.fromkeys(_JPEG_PROGRESSIONS, imagecodecs.jpeg_decode),
     **dict.fromkeys((JPEGLSLossless, JPEGLSNearLossless), imagecodecs.jpegls_decode),
     **dict.fromkeys((JPEG2000, JPEG2000Lossless), imagecodecs.jpeg2k_decode),
-    **dict.fromkeys((HTJ2K, HTJ2KLossless, HTJ2KLosslessRPCL), imagecodecs.htj2k_decode),
+    **dict.fromkeys((HTJ2K, HTJ2KLossless, HTJ2KLosslessRPCL), _decode_htj2k),
 }
 _ENCAPSULATED_UNCOMPRESSED = "1.2.840.10008.1.2.1.98"
 _DEFLATED_FRAME = "1.2.840.10008.1.2.8.1"

@@ -157,6 +157,21 @@ def test_a_codestream_of_another_size_than_declared_is_not_decoded(
         read_pixels(path)
 
 
+@pytest.mark.parametrize(
+    ("at", "value"), [(175, 0x80), (124, 0x7F)], ids=["all lines lost", "the last lines lost"]
+)
+def test_a_damaged_htj2k_codestream_is_an_error_not_a_black_image(
+    tmp_path: Path, at: int, value: int
+) -> None:
+    dataset = make_radiograph(EXPOSURE, 12)
+    damaged = bytearray(encode(EXPOSURE, dataset, HTJ2KLossless))
+    assert damaged[at] != value
+    damaged[at] = value
+    path = write_codestream(tmp_path / "i.dcm", dataset, bytes(damaged), HTJ2KLossless)
+    with pytest.raises(UnreadablePixelsError, match="decoded in part"):
+        read_pixels(path)
+
+
 def test_colour_within_a_greyscale_data_set_is_refused(tmp_path: Path) -> None:
     dataset = make_radiograph(make_exposure(8), 8)
     colour = imagecodecs.jpeg_encode(np.zeros((150, 120, 3), np.uint8))
