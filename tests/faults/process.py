@@ -109,7 +109,7 @@ class Process:
         assert self.running, f"{self.name} was already gone:\n{self.told()[-3000:]}"
         children = psutil.Process(self.pid).children(recursive=True)
         self.process.kill()
-        assert self.process.wait(30) == -signal.SIGKILL
+        assert self.process.wait(120) == -signal.SIGKILL
         for child in children:  # where it had been suspended, they could not see its death
             with contextlib.suppress(psutil.NoSuchProcess):
                 child.resume()
@@ -127,7 +127,7 @@ class Process:
         for process in self._family():
             process.resume()
 
-    def terminate(self, within_s: float = 60) -> int:
+    def terminate(self, within_s: float = 180) -> int:
         """SIGTERM it and wait for its end. Returns the exit status."""
         assert self.process is not None
         self.process.terminate()
@@ -139,7 +139,7 @@ class Process:
             return
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait(30)
+        self.process.wait(120)
 
     def _family(self) -> list[psutil.Process]:
         parent = psutil.Process(self.pid)

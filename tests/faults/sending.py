@@ -16,6 +16,7 @@ from pathlib import Path
 from threading import Event, Lock, Thread
 
 from tests.faults.objects import Objects, Sent
+from tests.waiting import Deadline
 
 _FILE = re.compile(r"I: Sending file: (.*)")
 _ANSWER = re.compile(r"Received Store Response \((.*)\)")
@@ -35,7 +36,7 @@ class Sending:
         at_least: int = 0,
         host: str = "127.0.0.1",
         prefix: Sequence[str] = (),
-        patience_s: float = 120,
+        patience_s: float = 300,
         pause_s: float = 0.2,
         rest_s: float = 0.0,
         make: Callable[[], Sent] | None = None,
@@ -93,10 +94,11 @@ class Sending:
     def finish(self, within_s: float = 600) -> None:
         """Wait until every object begun is acknowledged or given up."""
         self.enough()
-        deadline = time.monotonic() + within_s
+        deadline = Deadline(within_s)
         for thread in self._threads:
-            thread.join(max(0.0, deadline - time.monotonic()))
-            assert not thread.is_alive(), f"still sending after {within_s} s: {self}"
+            while thread.is_alive():
+                assert not deadline.is_over(), f"still sending after {within_s} s: {self}"
+                thread.join(0.5)
 
     @property
     def alive(self) -> int:

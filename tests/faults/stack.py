@@ -278,7 +278,7 @@ class Stack:
             text=True,
             env={**os.environ, **self.environment},
             cwd=REPOSITORY,
-            timeout=120,
+            timeout=300,
             check=False,
         )
         return done.returncode, done.stdout + done.stderr

@@ -2,11 +2,10 @@
 
 import dataclasses
 import sys
-import time
 from collections import Counter
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from common.states import AnalysisState
 from common.tables import Analysis, Instance, ModelVersion
@@ -34,6 +33,15 @@ def results(site: Cluster, *sendings: Sending) -> dict[str, list[tuple[float, in
     for row in rows:
         found[row.sop_instance_uid].append((row.score, row.model_version_id))
     return found
+
+
+def scored_by(site: Cluster, model_version_id: int) -> int:
+    """Count what a model version has scored."""
+    done = select(func.count()).where(
+        Analysis.model_version_id == model_version_id, Analysis.state == AnalysisState.DONE
+    )
+    with site.sessions() as session:
+        return session.execute(done).scalar_one()
 
 
 def test_a_worker_that_joins_or_leaves_needs_no_restart_elsewhere() -> None:
@@ -91,7 +99,8 @@ def test_a_model_activated_under_load_mixes_its_version_with_no_result() -> None
             with site.sessions.begin() as session:
                 (version,) = register(session, [bundle], actor="test")
                 activate_version(session, version, actor="test")
-            time.sleep(4)  # workers look every three seconds
+                new = version.id
+            assert eventually(lambda new=new: scored_by(site, new) > 0, 120), site.states()
         sending.finish(240)
         site.drain(240)
         with site.sessions() as session:
