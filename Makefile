@@ -54,13 +54,14 @@ test-data: env ## tests that read the real images of FIRSTREAD_TEST_DATA
 
 faults: env system ## pull every plug while scanners send, and print what was counted (half an hour; as root)
 	@mkdir -p build && rm -f build/faults.csv
-	@FIRSTREAD_FAULT_TABLE=build/faults.csv $(BIN)/python -m pytest -m faults tests/faults; status=$$?; \
+	@trap : INT TERM; FIRSTREAD_FAULT_TABLE=build/faults.csv $(BIN)/python -m pytest tests/faults; status=$$?; \
 	[ ! -f build/faults.csv ] || $(BIN)/python -m tests.faults.tally build/faults.csv; exit $$status
 
 FUZZ_S ?= 60
 fuzz: env ## fuzz header check, pixel reader and UIDs by coverage, FUZZ_S seconds each (atheris)
 	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/python -m pip install -q -c constraints.txt -e '.[fuzz]'
-	@for target in header pixels uid; do $(BIN)/python -m tests.fuzzing.run $$target $(FUZZ_S) || exit 1; done
+	@status=0; for target in header pixels uid; do \
+		$(BIN)/python -m tests.fuzzing.run $$target $(FUZZ_S) || status=1; done; exit $$status
 
 check: env ## lint (security rules too), format, types, import rules, pins and licences
 	$(BIN)/ruff check .

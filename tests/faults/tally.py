@@ -47,6 +47,12 @@ class Tally:
         assert (self.lost, self.duplicates) == (0, 0), row
 
 
+def add_failure(table: Path, case: str, why: str) -> None:
+    """Append the line of a case that failed, whether or not it had come to count."""
+    counted = {field.name: 0 for field in fields(Tally)}
+    _append(table, {**counted, "case": case, "faults": f"FAILED: {why.replace('|', '/')}"})
+
+
 def _append(table: Path, row: Mapping[str, object]) -> None:
     is_new = not table.exists()
     table.parent.mkdir(parents=True, exist_ok=True)
@@ -61,6 +67,8 @@ def print_table(table: Path) -> None:
     """Print a run's table as Markdown, with its sums."""
     with table.open(newline="") as file:
         rows = list(csv.DictReader(file))
+    if not rows:
+        return
     counted = [name for name in rows[0] if name not in {"case", "faults"}]
     sums = {name: str(sum(int(row[name]) for row in rows)) for name in counted}
     lines = [list(rows[0]), ["---"] * len(rows[0]), *(list(row.values()) for row in rows)]

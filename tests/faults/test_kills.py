@@ -4,26 +4,16 @@ Instants come from a seed, FAULT_SEED, which is printed. Each kill is seen in th
 what was killed, and counts only if senders were at work at that moment.
 """
 
-import os
-import random
-import sys
 import time
 from collections.abc import Callable
 
 import pytest
 
+from tests.faults.chance import chance
 from tests.faults.process import Process
 from tests.faults.sending import Sending
 from tests.faults.stack import Stack
 from tests.waiting import eventually
-
-SEED = int(os.environ.get("FAULT_SEED", "20261123"))
-
-
-def chance(case: str) -> random.Random:
-    """Make a case's own instants, the same each time the seed is the same."""
-    sys.stdout.write(f"{case}: FAULT_SEED={SEED}\n")
-    return random.Random(f"{SEED} {case}")
 
 
 def strike(stack: Stack, sending: Sending, times: int, blow: Callable[[], object]) -> None:
@@ -50,9 +40,20 @@ def kill_and_start(process: Process) -> None:
     process.start()
 
 
-def kill_listeners(kills: int, images: int, uptime_s: float) -> None:
+def stop_at_work(stack: Stack, worker: Process, wait: Callable[[], None] = lambda: None) -> int:
+    """SIGSTOP a worker while it holds claimed analyses; give how many."""
+    for _ in range(50):
+        assert eventually(lambda: stack.held_by(worker) > 1, 60, 0.01)
+        wait()
+        worker.suspend()
+        if held := stack.held_by(worker):
+            return held
+        worker.resume()  # it was faster
+    raise AssertionError("it held nothing whenever it was stopped")
+
+
+def kill_listeners(case: str, kills: int, images: int, uptime_s: float) -> None:
     """Kill the one listener at random instants, now and then while it is still starting."""
-    case = "listener killed"
     dice = chance(case)
     with Stack() as stack:
         sending = stack.send(at_least=images, images_per_study=3)
@@ -71,12 +72,12 @@ def kill_listeners(kills: int, images: int, uptime_s: float) -> None:
 
 
 def test_a_listener_killed_three_times_loses_nothing_that_it_acknowledged() -> None:
-    kill_listeners(kills=3, images=150, uptime_s=0.6)
+    kill_listeners("listener killed, short", kills=3, images=150, uptime_s=0.6)
 
 
 @pytest.mark.faults
 def test_a_listener_killed_fifty_five_times_loses_nothing_that_it_acknowledged() -> None:
-    kill_listeners(kills=55, images=3000, uptime_s=2.0)
+    kill_listeners("listener killed", kills=55, images=3000, uptime_s=2.0)
 
 
 @pytest.mark.faults
@@ -89,15 +90,7 @@ def test_workers_killed_amid_their_batches_lose_nothing_and_do_nothing_twice() -
         def blow() -> None:
             worker = dice.choice(stack.workers)
             worker.wait_ready()
-            for _ in range(50):  # until the blow falls while it holds something
-                assert eventually(lambda: stack.held_by(worker) > 1, 60, 0.02)
-                time.sleep(dice.uniform(0.0, 0.2))
-                worker.suspend()
-                if stack.held_by(worker):
-                    break
-                worker.resume()
-            held = stack.held_by(worker)
-            assert held > 0
+            held = stop_at_work(stack, worker, lambda: time.sleep(dice.uniform(0.0, 0.2)))
             kill_and_start(worker)
             stack.more_faults["analyses under way in a killed worker"] += held
 
@@ -200,10 +193,7 @@ def stop_a_worker_past_its_lease(images: int) -> None:
     with Stack(workers=2, load="load_slow_number") as stack:
         sending = stack.send(at_least=images)
         sleeper, other = stack.workers
-        assert eventually(lambda: stack.held_by(sleeper) > 1, 60, 0.01)
-        sleeper.suspend()
-        held = stack.held_by(sleeper)
-        assert held > 0, "it held nothing when it was stopped"
+        held = stop_at_work(stack, sleeper)
         sending.finish()
         assert eventually(lambda: stack.held_by(sleeper) == 0, 90), "its leases did not end"
         stack.drain()
