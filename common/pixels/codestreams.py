@@ -27,7 +27,8 @@ def read_codestream_header(codestream: bytes) -> CodestreamHeader:
     """Read the frame header of a JPEG, JPEG-LS, JPEG 2000 or HTJ2K codestream.
 
     Raises:
-        UnreadablePixelsError: none of these, or cut off before its frame header.
+        UnreadablePixelsError: none of these, cut off before its frame header, or in tiles of no
+            size.
 
     Source: ITU-T T.81 B.2.2, T.87 C.2.2, T.800 A.5.1.
     """
@@ -84,5 +85,8 @@ def _read_jpeg_header(codestream: bytes) -> CodestreamHeader:
 
 def _read_j2k_header(codestream: bytes) -> CodestreamHeader:
     right, bottom, left, top = struct.unpack_from(">IIII", codestream, 8)
-    components, depth = struct.unpack_from(">HB", codestream, 40)
+    tile_columns, tile_rows = struct.unpack_from(">II", codestream, 24)
+    components, depth, across, down = struct.unpack_from(">HBBB", codestream, 40)
+    if 0 in (tile_columns, tile_rows, across, down):  # decoders divide by them
+        raise UnreadablePixelsError("compressed pixels in tiles or steps of no size")
     return CodestreamHeader(bottom - top, right - left, components, (depth & 0x7F) + 1)

@@ -35,7 +35,7 @@ from pydicom.uid import (
 
 from common.errors import OversizedImageError, UnreadablePixelsError
 from common.pixels.codestreams import read_codestream_header, require_end, without_boxes
-from common.pixels.header import PARSER_ERRORS, numbers, read_elements, text, transfer_syntax
+from common.pixels.header import VALUE_ERRORS, numbers, read_elements, text, transfer_syntax
 
 DEFAULT_MAX_PIXELS = 64_000_000
 
@@ -155,7 +155,7 @@ def read_stored_values(
     elements = read_elements(path, ["PixelData"], geometry.frame_bytes + _MAX_OTHER_BYTES)
     try:
         element = elements["PixelData"]
-    except PARSER_ERRORS as error:
+    except VALUE_ERRORS as error:
         raise UnreadablePixelsError("no pixel data, or cut off within them") from error
     if not element.value:
         raise UnreadablePixelsError("no pixel data")
@@ -228,7 +228,7 @@ def _decompress(data: bytes, geometry: Geometry, syntax: UID) -> NDArray[Any]:
         if decode is None:
             raise UnreadablePixelsError(f"no decoder for transfer syntax {syntax}")
         return _decode_codestream(frame, geometry, decode)
-    except (*PARSER_ERRORS, RuntimeError, StopIteration) as error:
+    except (*VALUE_ERRORS, RuntimeError, StopIteration) as error:
         raise UnreadablePixelsError(f"compressed pixels cannot be decoded: {error}") from error
 
 

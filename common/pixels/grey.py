@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
-from common.pixels.header import PARSER_ERRORS, items, numbers, text
+from common.pixels.header import VALUE_ERRORS, items, numbers, text
 
 Values = NDArray[np.float64]
 
@@ -91,7 +91,7 @@ def _read_entries(item: Dataset, count: int) -> Values | None:
             packed = len(data) in (count, count + 1)  # two 8-bit entries to a word
             data = np.frombuffer(data, np.uint8 if packed else "<u2")
         entries = np.atleast_1d(np.asarray(data, dtype=np.float64))
-    except PARSER_ERRORS:
+    except VALUE_ERRORS:
         return None
     entries = np.where(entries < 0, entries + (1 << 16), entries)  # SS written, US meant
     return entries[:count] if len(entries) >= count else None

@@ -42,6 +42,10 @@ PARSER_ERRORS = (
     zlib.error,
 )
 
+# The same where a value is converted: no file is read then, and an OSError is pydicom's own word
+# for a sequence that ends too early.
+VALUE_ERRORS = (*PARSER_ERRORS, OSError)
+
 # A deflated header larger than this is no header; a small file could inflate to a thousand times.
 _MAX_INFLATED_HEADER_BYTES = 64 << 20
 
@@ -111,7 +115,7 @@ def texts(header: Header, keyword: str) -> tuple[str, ...]:
             return ()
         several = list(value) if _is_list(value) else [value]
         return tuple(str(one).strip(" \0") for one in several)
-    except PARSER_ERRORS:
+    except VALUE_ERRORS:
         return ()
 
 
@@ -129,7 +133,7 @@ def items(header: Header, keyword: str) -> list[Dataset]:
     try:
         value = header.get(keyword)
         return [one for one in value or () if isinstance(one, Dataset)]
-    except PARSER_ERRORS:
+    except VALUE_ERRORS:
         return []
 
 
@@ -140,7 +144,7 @@ def is_phantom(header: Header) -> bool:
     try:
         value = header.private_block(PHANTOM_GROUP, PHANTOM_CREATOR)[PHANTOM_ELEMENT].value
         written = value.decode("ascii") if isinstance(value, bytes) else str(value)
-    except PARSER_ERRORS:
+    except VALUE_ERRORS:
         return False
     return written.strip(" \0") == PHANTOM_VALUE
 

@@ -1,5 +1,6 @@
 """What is sent is stored as sent, registered once, and answered with the truth."""
 
+import struct
 import warnings
 from pathlib import Path
 
@@ -190,3 +191,18 @@ def test_bytes_that_are_no_text_lose_no_image(
     assert response.Status == StoreStatus.SUCCESS
     with sessions() as session:
         assert "\0" not in session.execute(select(Study.study_description)).scalar_one()
+
+
+@pytest.mark.parametrize("keyword", ["PatientName", "PatientID", "AccessionNumber", "StudyDate"])
+def test_a_text_that_is_said_to_be_a_sequence_loses_no_image(
+    listen: Listen, tmp_path: Path, keyword: str
+) -> None:
+    dataset = radiograph(**{keyword: "2026"})
+    path = write_radiograph(dataset, tmp_path / "sent.dcm")
+    tag = struct.pack("<HH", dataset[keyword].tag.group, dataset[keyword].tag.element)
+    stands = tag + dataset[keyword].VR.encode() + b"\x04\0002026"
+    content = path.read_bytes()
+    assert content.count(stands) == 1
+    path.write_bytes(content.replace(stands, tag + b"SQ\0\0\x04\0\0\0002026"))
+    response = send_file(listen(), path, dataset.SOPClassUID, ExplicitVRLittleEndian)
+    assert response.Status == StoreStatus.SUCCESS

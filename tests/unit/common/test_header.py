@@ -1,9 +1,14 @@
 """Values of a header as text, whatever their number and kind."""
 
+import struct
+from io import BytesIO
+
 import pytest
 from pydicom.dataset import Dataset
+from pydicom.filereader import read_dataset
+from pydicom.tag import Tag
 
-from common.pixels.header import text, texts
+from common.pixels.header import items, numbers, text, texts
 
 
 @pytest.mark.parametrize(
@@ -27,3 +32,14 @@ def test_a_value_is_read_whole(keyword: str, value: object, expected: tuple[str,
 
 def test_an_absent_value_is_no_text() -> None:
     assert text(Dataset(), "PatientName", "unknown") == "unknown"
+
+
+@pytest.mark.parametrize("keyword", ["PatientName", "Rows", "PixelData"])
+def test_a_value_that_is_said_to_be_a_sequence_and_is_none_is_broken(keyword: str) -> None:
+    tag = Tag(keyword)
+    element = struct.pack("<HH2s2xL", tag.group, tag.element, b"SQ", 4) + b"2026"
+    header = read_dataset(BytesIO(element), is_implicit_VR=False, is_little_endian=True)
+    assert tag in header
+    assert texts(header, keyword) == ()
+    assert numbers(header, keyword) == ()
+    assert items(header, keyword) == []

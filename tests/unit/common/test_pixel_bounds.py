@@ -30,6 +30,7 @@ from common.errors import (
     UnreadablePixelsError,
 )
 from common.pixels import is_phantom, read_header, read_pixels
+from common.pixels.codestreams import read_codestream_header
 from tests.radiographs import (
     LOSSLESS,
     encode,
@@ -104,6 +105,16 @@ def test_no_pixels_is_an_error(tmp_path: Path) -> None:
         read_pixels(tmp_path / "i.dcm")
 
 
+def test_pixels_that_are_said_to_be_a_short_sequence_are_refused(tmp_path: Path) -> None:
+    path = write_radiograph(make_radiograph(EXPOSURE, 12), tmp_path / "i.dcm")
+    stands = b"\xe0\x7f\x10\x00OW\0\0"
+    content = path.read_bytes()
+    at = content.index(stands)
+    path.write_bytes(content[:at] + stands.replace(b"OW", b"SQ") + b"\x04\0\0\x002026")
+    with pytest.raises(UnreadablePixelsError):
+        read_pixels(path)
+
+
 @pytest.mark.parametrize("vr", [b"UT", b"UN", b"SQ", b"UC"])
 def test_pixels_that_are_said_to_be_no_bytes_are_refused(tmp_path: Path, vr: bytes) -> None:
     path = write_radiograph(make_radiograph(EXPOSURE, 12), tmp_path / "i.dcm")
@@ -170,6 +181,18 @@ def test_a_damaged_htj2k_codestream_is_an_error_not_a_black_image(
     path = write_codestream(tmp_path / "i.dcm", dataset, bytes(damaged), HTJ2KLossless)
     with pytest.raises(UnreadablePixelsError, match="decoded in part"):
         read_pixels(path)
+
+
+@pytest.mark.parametrize("syntax", [JPEG2000Lossless, HTJ2KLossless])
+@pytest.mark.parametrize(("at", "width"), [(24, 4), (28, 4), (43, 1), (44, 1)])
+def test_tiles_of_no_size_are_refused_before_a_decoder_divides_by_them(
+    syntax: UID, at: int, width: int
+) -> None:
+    codestream = bytearray(encode(EXPOSURE, make_radiograph(EXPOSURE, 12), syntax))
+    assert read_codestream_header(bytes(codestream)).rows == len(EXPOSURE)
+    codestream[at : at + width] = bytes(width)
+    with pytest.raises(UnreadablePixelsError, match="no size"):
+        read_codestream_header(bytes(codestream))
 
 
 def test_colour_within_a_greyscale_data_set_is_refused(tmp_path: Path) -> None:
