@@ -9,13 +9,16 @@ Valid neighbours are sent in between on associations of their own; each must hea
 """
 
 import hashlib
+import os
 import random
 import secrets
+import signal
 import socket
 import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -28,6 +31,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from common.settings import Settings
 from common.tables import Instance, SetAside
 from tests.e2e.running import free_port
+from tests.faults.objects import fixed_uids
 from tests.faults.process import Process
 from tests.faults.tally import Tally
 from tests.integration.listener.conftest import data_set_bytes, radiograph
@@ -42,25 +46,26 @@ from tests.raw_peer import (
     pdv,
     store_command,
 )
-from tests.waiting import eventually
+from tests.waiting import eventually, stretch
 
 LISTEN = """
-import sys, threading
+import faulthandler, signal, sys, threading
 from common.logs import configure_logs
 from common.settings import get_settings
 from dicom_listener.service import Listener
 configure_logs("listener", "info")
+faulthandler.register(signal.SIGUSR1)
 listener = Listener(get_settings(), direct=sys.argv[1] == "direct")
 listener.start()
 print("listener_started", flush=True)
 threading.Event().wait()
 """
-TIMEOUT_S = 2.0  # what the listener waits for; a PDU that drips may take twice as long
-ENDS_WITHIN_S = 12.0
+TIMEOUT_S = 2.0  # at rest, what the listener waits for; a PDU that drips may take twice as long
 PEERS, NEIGHBOUR_EVERY, PER_ASSOCIATION, WAIT_EVERY = 6, 10, 10, 10
 KNOWN = {0x0000, 0xA700, 0xA900, 0xC000, 0xC001, 0x0117}
 MAX_GROWTH_BYTES = 24 << 20
-POOLED = 8  # threads that sync, and connections of the database: kept, one a peer at most
+POOLED = 8  # connections of the database that are kept: one a peer at most
+POOLED_THREADS = 2 * POOLED  # that sync a file and its name: where the disk is slow, two a peer
 
 
 class Vitals(NamedTuple):
@@ -75,8 +80,17 @@ class Target:
     """A listener process in a folder of its own, and everything that may be asked of it."""
 
     def __init__(
-        self, settings: Settings, folder: Path, *, direct: bool = True, **variables: str
+        self,
+        settings: Settings,
+        folder: Path,
+        *,
+        direct: bool = True,
+        before: Sequence[str] = (),
+        **variables: str,
     ) -> None:
+        """Describe it; ``before`` is put before the command, as ``strace -f``."""
+        timeout_s = TIMEOUT_S * stretch()
+        self.ends_within_s = 6 * timeout_s
         self.folder = folder
         self.working = folder / "working"
         self.working.mkdir(parents=True)
@@ -88,9 +102,9 @@ class Target:
             "FIRSTREAD_BROKER_URL": settings.broker_address(),
             "FIRSTREAD_DICOM_PORT": str(self.port),
             "FIRSTREAD_ARCHIVE_RESERVE_BYTES": "0",
-            "FIRSTREAD_DICOM_ACSE_TIMEOUT_S": str(TIMEOUT_S),
-            "FIRSTREAD_DICOM_DIMSE_TIMEOUT_S": str(TIMEOUT_S),
-            "FIRSTREAD_DICOM_NETWORK_TIMEOUT_S": str(3 * TIMEOUT_S),  # a cold store may take long
+            "FIRSTREAD_DICOM_ACSE_TIMEOUT_S": str(timeout_s),
+            "FIRSTREAD_DICOM_DIMSE_TIMEOUT_S": str(timeout_s),
+            "FIRSTREAD_DICOM_NETWORK_TIMEOUT_S": str(3 * timeout_s),  # a cold store may take long
             **variables,
         }
         self.process = Process(
@@ -98,7 +112,7 @@ class Target:
             [sys.executable, "-c", LISTEN, "direct" if direct else "pynetdicom"],
             folder / "listener.log",
             environment,
-            prefix=["env", "-C", str(self.working)],
+            prefix=["env", "-C", str(self.working), *before],
             ready_word="listener_started",
         )
         self.sent: dict[str, bytes] = {}  # neighbours: their data sets' hashes
@@ -134,7 +148,7 @@ class Target:
 
     def settled_vitals(self) -> Vitals:
         """Wait until nobody is served any more, and measure."""
-        assert eventually(self._is_quiet, 15), psutil.Process(self.process.pid).net_connections()
+        assert eventually(self._is_quiet, 15), f"not quiet: {self._start}, then {self._stacks()}"
         return self.vitals()
 
     def new_object(self) -> tuple[str, str, bytes]:
@@ -149,7 +163,7 @@ class Target:
         sop_class, uid, data = self.new_object()
         with self._lock:
             self.sent[uid] = hashlib.sha256(data).digest()
-        with RawPeer(self.port, ENDS_WITHIN_S) as peer:
+        with RawPeer(self.port, self.ends_within_s) as peer:
             peer.associate(sop_class)
             status = store(peer, sop_class, uid, data)
             peer.socket.sendall(pdu(b"\0\0\0\0", kind=RELEASE_RQ))
@@ -157,13 +171,13 @@ class Target:
         with self._lock:
             self.acknowledged.add(uid)
 
-    def check_unharmed(self) -> Vitals:
-        """Hold memory, threads, descriptors, log and folders to what they were."""
+    def check_unharmed(self, max_growth_bytes: int = MAX_GROWTH_BYTES) -> Vitals:
+        """Hold memory, threads, descriptors and log to what they were."""
         assert self.process.running
         assert self._start is not None
         now = self.settled_vitals()
-        assert now.rss_bytes - self._start.rss_bytes < MAX_GROWTH_BYTES, (self._start, now)
-        assert now.threads <= self._start.threads + POOLED, (self._start, now)
+        assert now.rss_bytes - self._start.rss_bytes < max_growth_bytes, (self._start, now)
+        assert now.threads <= self._start.threads + POOLED_THREADS, (self._start, now)
         assert now.descriptors <= self._start.descriptors + POOLED, (self._start, now)
         assert self.defects() == []
         return now
@@ -215,10 +229,18 @@ class Target:
             faults=faults,
         )
 
+    def _stacks(self) -> str:
+        """Say what the process holds, and let it write into its log where each thread is."""
+        told = len(self.process.told())
+        os.kill(self.process.pid, signal.SIGUSR1)
+        eventually(lambda: len(self.process.told()) > told, 5)
+        open_ones = psutil.Process(self.process.pid).net_connections()
+        return f"{self.vitals()}, {open_ones}\n{self.process.told()[told:]}"
+
     def _is_quiet(self) -> bool:
         process = psutil.Process(self.process.pid)
         open_ones = [one for one in process.net_connections("inet") if one.status != "LISTEN"]
-        ceiling = self._start.threads + POOLED if self._start else sys.maxsize
+        ceiling = self._start.threads + POOLED_THREADS if self._start else sys.maxsize
         return not open_ones and process.num_threads() <= ceiling
 
 
@@ -240,7 +262,7 @@ def send_poisoned_objects(target: Target, count: int, seed: int) -> Counter[int]
     def send(batch: int) -> Counter[int]:
         chooser = random.Random(f"{seed} {batch}")
         statuses = Counter[int]()
-        with RawPeer(target.port, ENDS_WITHIN_S) as peer:
+        with RawPeer(target.port, target.ends_within_s) as peer:
             sop_class, *_ = target.new_object()
             peer.associate(sop_class)
             for _ in range(min(PER_ASSOCIATION, count - batch * PER_ASSOCIATION)):
@@ -275,7 +297,7 @@ def send_poisoned_streams(target: Target, count: int, seed: int) -> Counter[str]
         ]
         if number % NEIGHBOUR_EVERY == 0:
             target.send_neighbour()
-        with RawPeer(target.port, ENDS_WITHIN_S) as peer:
+        with RawPeer(target.port, target.ends_within_s) as peer:
             if chooser.random() < 0.5:
                 peer.socket.sendall(request)
                 kind, _ = peer.read_pdu()
@@ -285,7 +307,11 @@ def send_poisoned_streams(target: Target, count: int, seed: int) -> Counter[str]
                 stream = mutate_stream([request, *message], chooser)
             try:
                 peer.socket.sendall(stream)
-                return _wait_for_end(peer.socket) if number % WAIT_EVERY == 5 else "left"
+                return (
+                    _wait_for_end(peer.socket, target.ends_within_s)
+                    if number % WAIT_EVERY == 5
+                    else "left"
+                )
             except (BrokenPipeError, ConnectionResetError):
                 return "cut off"
 
@@ -293,9 +319,9 @@ def send_poisoned_streams(target: Target, count: int, seed: int) -> Counter[str]
         return Counter(threads.map(send, range(count)))
 
 
-def _wait_for_end(connection: socket.socket) -> str:
+def _wait_for_end(connection: socket.socket, within_s: float) -> str:
     """Read until the listener hangs up; raises if it does not in time."""
-    deadline = time.monotonic() + ENDS_WITHIN_S
+    deadline = time.monotonic() + within_s
     while True:
         connection.settimeout(max(0.01, deadline - time.monotonic()))
         if not connection.recv(1 << 16):
@@ -303,6 +329,6 @@ def _wait_for_end(connection: socket.socket) -> str:
 
 
 def _template(path: Path) -> tuple[str, str, bytes]:
-    dataset = radiograph()
+    dataset = radiograph(**fixed_uids())
     write_radiograph(dataset, path)
     return str(dataset.SOPClassUID), str(dataset.SOPInstanceUID), data_set_bytes(path)

@@ -13,7 +13,9 @@ from common.errors import FirstreadError
 from common.settings import Settings
 from model.bundles import Bundle
 from model.eligibility import Policy
+from tests.faults.objects import fixed_uids
 from tests.radiographs import LOSSLESS, make_exposure, make_radiograph, write_radiograph
+from tests.waiting import stretch
 from worker.decoding import Decoder
 
 NOW = datetime(2026, 11, 23, tzinfo=UTC)
@@ -29,7 +31,7 @@ def decode_all(paths: Iterable[Path], bundle: Bundle, folder: Path) -> Counter[s
     valid = write_radiograph(make_radiograph(make_exposure(12), 12), folder / "valid.dcm")
     settings = Settings(
         decode_processes=1,
-        decode_deadline_s=DEADLINE_S,
+        decode_deadline_s=DEADLINE_S * stretch(),
         decode_memory_bytes=MEMORY_BYTES,
         max_pixels=4_000_000,
     )
@@ -60,10 +62,12 @@ def harmed_files(folder: Path, count: int, seed: int) -> Iterable[Path]:
     """Write so many files in all transfer syntaxes, each harmed where it hurts a decoder."""
     chooser = random.Random(seed)
     exposure = make_exposure(12, (40, 30))
-    whole = [
-        write_radiograph(make_radiograph(exposure, 12), folder / "whole.dcm", syntax).read_bytes()
-        for syntax in LOSSLESS
-    ]
+    whole = []
+    for syntax in LOSSLESS:
+        image = make_radiograph(exposure, 12)
+        for keyword, uid in fixed_uids().items():
+            setattr(image, keyword, uid)
+        whole.append(write_radiograph(image, folder / "whole.dcm", syntax).read_bytes())
     for number in range(count):
         content = bytearray(whole[number % len(whole)])
         at = content.rfind(b"\xe0\x7f\x10\x00")

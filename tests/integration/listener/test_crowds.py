@@ -1,8 +1,8 @@
 """Peers that come too often, too slowly or all at once: a short part of what make faults does."""
 
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -19,7 +19,8 @@ from tests.faults.crowds import ASSOCIATIONS, PROBES, Slow, same_uid_at_once, vi
 from tests.faults.poison import Target, store
 from tests.integration.listener.conftest import Listen, radiograph, send
 from tests.ledger import add_model, result
-from tests.raw_peer import ABORT, RawPeer, pdu, pdv, store_command
+from tests.raw_peer import ABORT, RELEASE_RQ, RawPeer, pdu, pdv, store_command
+from tests.waiting import eventually
 from worker.upkeep import Upkeep
 
 Sessions = sessionmaker[Session]
@@ -43,10 +44,10 @@ def test_probes_and_broken_associations_leave_nothing_behind(target: Target) -> 
 
 def test_slow_peers_are_shown_the_door_and_starve_nobody(target: Target) -> None:
     with Slow(target, 160) as slow:  # more than the listener serves at a time
-        time.sleep(0.5)
+        assert eventually(lambda: slow.most > 100, 10)
         for _ in range(5):
             target.send_neighbour()
-        slow.wait(30)
+        slow.wait()
     target.check_unharmed()
 
 
@@ -91,24 +92,43 @@ def test_a_study_over_several_associations_at_once_is_one_study(
 def test_an_association_aborted_after_some_images_keeps_what_it_acknowledged(
     target: Target, sessions: Sessions
 ) -> None:
-    done = []
-    with RawPeer(target.port) as peer:
-        sop_class, *_ = target.new_object()
-        peer.associate(sop_class)
-        for _ in range(7):
-            sop_class, uid, data = target.new_object()
-            assert store(peer, sop_class, uid, data) == 0
-            done.append(uid)
-        sop_class, uid, data = target.new_object()
+    images = [target.new_object() for _ in range(12)]
+    uids = [uid for _, uid, _ in images]
+
+    def stored() -> list[str]:
+        with sessions() as session:
+            found = list(session.scalars(select(Instance.sop_instance_uid)))
+        return [uid for uid in found if uid in uids]
+
+    with RawPeer(target.port, target.ends_within_s) as peer:
+        peer.associate(images[0][0])
+        assert [store(peer, *image) for image in images[:7]] == [0] * 7
+        sop_class, uid, data = images[7]
         peer.socket.sendall(pdu(pdv(store_command(sop_class, uid), command=True, last=True)))
         peer.socket.sendall(pdu(pdv(data[:500], command=False, last=False)))
         peer.socket.sendall(pdu(b"\0\0\0\0", kind=ABORT))
+        assert peer.read_pdu() == (0, b""), "the listener did not hang up"
     target.check_unharmed()
     target.check_folders(sessions)
+    assert sorted(stored()) == sorted(uids[:7])
+
+    with RawPeer(target.port, target.ends_within_s) as peer:  # the sender comes again with all
+        peer.associate(images[0][0])
+        assert [store(peer, *image) for image in images] == [0] * 12
+        peer.socket.sendall(pdu(b"\0\0\0\0", kind=RELEASE_RQ))
+    assert sorted(stored()) == sorted(uids)
     with sessions() as session:
-        stored = set(session.scalars(select(Instance.sop_instance_uid)))
-    assert stored >= set(done)
-    assert uid not in stored
+        waiting = session.scalars(
+            select(Analysis.instance_id)
+            .join(Instance, Instance.id == Analysis.instance_id)
+            .where(Instance.sop_instance_uid.in_(uids))
+        ).all()
+    assert len(waiting) == len(set(waiting)) == 12, "each is analysed once"
+    target.sent |= {uid: sha256(data).digest() for _, uid, data in images}
+    target.acknowledged |= set(uids)
+    target.check_unharmed()
+    target.check_folders(sessions)
+    target.tally("aborted after 7 of 12", sessions, {"association aborted": 1}).check()
 
 
 def test_a_second_view_ten_minutes_later_reopens_the_study_even_when_read(
