@@ -4,8 +4,11 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path
+from threading import Barrier
 
 import pytest
+from pydicom.dataset import Dataset
+from pydicom.uid import ExplicitVRLittleEndian
 from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -17,7 +20,7 @@ from common.states import Outcome
 from common.tables import Analysis, Instance, Study, WorklistItem
 from tests.faults.crowds import ASSOCIATIONS, PROBES, Slow, same_uid_at_once, visit
 from tests.faults.poison import Target, store
-from tests.integration.listener.conftest import Listen, radiograph, send
+from tests.integration.listener.conftest import Listen, association, radiograph, send, send_one
 from tests.ledger import add_model, result
 from tests.raw_peer import ABORT, RELEASE_RQ, RawPeer, pdu, pdv, store_command
 from tests.waiting import eventually
@@ -80,8 +83,17 @@ def test_a_study_over_several_associations_at_once_is_one_study(
         ]
         for number in range(8)
     ]
+    all_open = Barrier(8)
+
+    def send_series(images: list[Dataset]) -> list[int]:
+        classes = {str(images[0].SOPClassUID): [str(ExplicitVRLittleEndian)]}
+        with association(settings, classes) as opened:
+            assert opened.is_established
+            all_open.wait(60)  # each association stands before any of them has sent
+            return [send_one(opened, image).Status for image in images]
+
     with ThreadPoolExecutor(8) as threads:
-        statuses = list(threads.map(lambda images: send(settings, *images), series))
+        statuses = list(threads.map(send_series, series))
     assert statuses == [[0] * 4] * 8
     with sessions() as session:
         assert session.execute(select(func.count()).select_from(Study)).scalar_one() == 1
