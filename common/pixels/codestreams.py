@@ -12,6 +12,7 @@ _END = b"\xff\xd9"  # EOI of JPEG and JPEG-LS, EOC of JPEG 2000
 _NO_FRAME_HEADER = (0xC4, 0xC8, 0xCC)  # DHT, JPG and DAC lie among the SOF markers
 _JPEG_LS_FRAME = 0xF7
 _START_OF_SCAN = 0xDA
+_MOST_TILES = 65535  # a tile's number has 16 bits
 
 
 class CodestreamHeader(NamedTuple):
@@ -27,10 +28,10 @@ def read_codestream_header(codestream: bytes) -> CodestreamHeader:
     """Read the frame header of a JPEG, JPEG-LS, JPEG 2000 or HTJ2K codestream.
 
     Raises:
-        UnreadablePixelsError: none of these, cut off before its frame header, or in tiles of no
-            size.
+        UnreadablePixelsError: none of these, cut off before its frame header, or in tiles that
+            cannot be.
 
-    Source: ITU-T T.81 B.2.2, T.87 C.2.2, T.800 A.5.1.
+    Source: ITU-T T.81 B.2.2, T.87 C.2.2, T.800 A.5.1 and B.3.
     """
     try:
         if codestream.startswith(_JPEG_START):
@@ -85,8 +86,16 @@ def _read_jpeg_header(codestream: bytes) -> CodestreamHeader:
 
 def _read_j2k_header(codestream: bytes) -> CodestreamHeader:
     right, bottom, left, top = struct.unpack_from(">IIII", codestream, 8)
-    tile_columns, tile_rows = struct.unpack_from(">II", codestream, 24)
     components, depth, across, down = struct.unpack_from(">HBBB", codestream, 40)
-    if 0 in (tile_columns, tile_rows, across, down):  # decoders divide by them
-        raise UnreadablePixelsError("compressed pixels in tiles or steps of no size")
+    if 0 in (across, down):  # decoders divide by them
+        raise UnreadablePixelsError("compressed pixels in steps of no size")
+    tiles = 1
+    for axis, start, end in ((0, left, right), (4, top, bottom)):
+        (size,) = struct.unpack_from(">I", codestream, 24 + axis)
+        (origin,) = struct.unpack_from(">I", codestream, 32 + axis)
+        if not (origin <= start < origin + size and start < end):
+            raise UnreadablePixelsError("compressed pixels whose first tile holds none of them")
+        tiles *= -(-(end - origin) // size)
+    if tiles > _MOST_TILES:  # a decoder may count them for minutes
+        raise UnreadablePixelsError(f"compressed pixels in {tiles} tiles")
     return CodestreamHeader(bottom - top, right - left, components, (depth & 0x7F) + 1)

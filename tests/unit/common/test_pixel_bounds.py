@@ -184,15 +184,23 @@ def test_a_damaged_htj2k_codestream_is_an_error_not_a_black_image(
 
 
 @pytest.mark.parametrize("syntax", [JPEG2000Lossless, HTJ2KLossless])
-@pytest.mark.parametrize(("at", "width"), [(24, 4), (28, 4), (43, 1), (44, 1)])
-def test_tiles_of_no_size_are_refused_before_a_decoder_divides_by_them(
-    syntax: UID, at: int, width: int
+@pytest.mark.parametrize(
+    ("at", "value"),
+    [
+        *[(24, bytes(4)), (28, bytes(4)), (43, b"\0"), (44, b"\0")],  # sizes and steps of nothing
+        *[(32, b"\x10\0\0\0"), (36, b"\0\0\0\x01")],  # tiles that begin behind the image
+        (8, struct.pack(">6I", 7000, 9000, 0, 0, 30, 30)),  # 70,000 of them
+        *[(8, b"\0\0\0\0"), (16, b"\xff\xff\xff\xff")],  # no image at all
+    ],
+)
+def test_tiles_that_cannot_be_are_refused_before_a_decoder_divides_or_counts(
+    syntax: UID, at: int, value: bytes
 ) -> None:
-    codestream = bytearray(encode(EXPOSURE, make_radiograph(EXPOSURE, 12), syntax))
-    assert read_codestream_header(bytes(codestream)).rows == len(EXPOSURE)
-    codestream[at : at + width] = bytes(width)
-    with pytest.raises(UnreadablePixelsError, match="no size"):
-        read_codestream_header(bytes(codestream))
+    codestream = encode(EXPOSURE, make_radiograph(EXPOSURE, 12), syntax)
+    assert read_codestream_header(codestream).rows == len(EXPOSURE)
+    changed = codestream[:at] + value + codestream[at + len(value) :]
+    with pytest.raises(UnreadablePixelsError):
+        read_codestream_header(changed)
 
 
 def test_colour_within_a_greyscale_data_set_is_refused(tmp_path: Path) -> None:
