@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
+import psutil
 import redis
 from sqlalchemy import text
 
@@ -78,6 +79,7 @@ class Cluster(Stack):
             **variables,  # pyright: ignore[reportArgumentType]
         )
         self.load = load
+        self.idle_threads = 0  # of the last listener, before it served anybody
         self.more_faults = self.network.faults
         self.relays: list[RelayProcess] = []
         self.redis = GuardedBroker(
@@ -109,6 +111,7 @@ class Cluster(Stack):
         own = {"dicom_host": self.network.address(host), **settings}
         listener = self._on(host, "listener", LISTEN, "listener_started", own)
         self.listeners.append(listener)
+        self.idle_threads = psutil.Process(listener.pid).num_threads()
         return listener
 
     def work(self, host: str, **settings: str) -> Process:
