@@ -72,9 +72,11 @@ def _decode_htj2k(codestream: bytes) -> NDArray[Any]:
 # them, leaves the GIL free, and is the faster (docs/decisions/0005-decoders.md has the times).
 _JPEG_PROGRESSIONS = ("1.2.840.10008.1.2.4.53", "1.2.840.10008.1.2.4.55")  # retired, still met
 _CODESTREAM_DECODERS: dict[str, Callable[[bytes], NDArray[Any]]] = {
-    **dict.fromkeys((JPEGBaseline8Bit, JPEGExtended12Bit), imagecodecs.jpeg_decode),
-    **dict.fromkeys((JPEGLossless, JPEGLosslessSV1), imagecodecs.jpeg_decode),
-    **dict.fromkeys(_JPEG_PROGRESSIONS, imagecodecs.jpeg_decode),
+    # libjpeg-turbo alone, which takes 2 to 16 bits: jpeg_decode tries another decoder where that
+    # refuses, and that one reads beyond its input and dies of it.
+    **dict.fromkeys((JPEGBaseline8Bit, JPEGExtended12Bit), imagecodecs.jpeg8_decode),
+    **dict.fromkeys((JPEGLossless, JPEGLosslessSV1), imagecodecs.jpeg8_decode),
+    **dict.fromkeys(_JPEG_PROGRESSIONS, imagecodecs.jpeg8_decode),
     **dict.fromkeys((JPEGLSLossless, JPEGLSNearLossless), imagecodecs.jpegls_decode),
     **dict.fromkeys((JPEG2000, JPEG2000Lossless), imagecodecs.jpeg2k_decode),
     **dict.fromkeys((HTJ2K, HTJ2KLossless, HTJ2KLosslessRPCL), _decode_htj2k),

@@ -205,3 +205,17 @@ def test_a_deflated_frame_of_a_gigabyte_is_inflated_as_far_as_its_image(tmp_path
     found, peak_bytes = read_in_little_memory(path)
     assert found == ["READ"]
     assert peak_bytes < 400 << 20
+
+
+def test_a_second_frame_header_of_another_kind_ends_no_process(tmp_path: Path) -> None:
+    files = []
+    for number, syntax in enumerate((JPEGLossless, JPEGLosslessSV1, JPEGExtended12Bit)):
+        dataset = make_radiograph(make_exposure(12, (40, 30)), 12)
+        whole = code(dataset, syntax)
+        assert whole.count(b"\xff\xc4") >= 1
+        for kind in (0xC5, 0xC7, 0xC9, 0xCD, 0xCE, 0xCF):
+            harmed = whole.replace(b"\xff\xc4", bytes([0xFF, kind]), 1)
+            path = tmp_path / f"{number}-{kind}.dcm"
+            files.append(write_codestream(path, dataset, harmed, syntax))
+    found, _ = read_in_little_memory(*files)
+    assert found == ["UnreadablePixelsError"] * len(files)
