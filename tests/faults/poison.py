@@ -123,7 +123,11 @@ class Target:
 
     def __enter__(self) -> Self:
         self.process.start()
-        self.process.wait_ready()
+        try:
+            self.process.wait_ready()
+        except BaseException:
+            self.process.clear()
+            raise
         return self
 
     def __exit__(
