@@ -177,7 +177,8 @@ class Upkeep:
                     WorklistItem.band == 2,
                     Study.first_received_at < NOW - cap,
                 )
-                .order_by(WorklistItem.study_id)
+                # The order of the list's own index: only what stands in this band is looked at.
+                .order_by(WorklistItem.due_at, WorklistItem.study_id)
                 .limit(STUDIES_PER_ROUND)
             ).all()
         for study_id in study_ids:
