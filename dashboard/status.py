@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import and_, case, func, select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from common.states import AnalysisState, ModelState, Outcome, ReadingState, SetAsideKind
@@ -89,33 +89,8 @@ class ModelRow:
 def read_status(session: Session) -> Status:
     """Count studies and analyses by state. Reads whole tables: for people, not for pages."""
     as_of = database_now(session)
-    claimed = and_(Reading.state == ReadingState.CLAIMED, Reading.claimed_until > as_of)
-    state = case(
-        (and_(WorklistItem.listed, claimed), "claimed"),
-        (WorklistItem.listed, "unread"),
-        (WorklistItem.prior, "prior"),
-        else_="read",
-    ).label("state")
-    rows = session.execute(
-        select(state, func.count())
-        .select_from(WorklistItem)
-        .outerjoin(Reading, Reading.study_id == WorklistItem.study_id)
-        .group_by(state)
-    ).all()
-    studies: dict[str, int] = dict.fromkeys(("unread", "claimed", "read", "prior"), 0)
-    studies.update({row[0]: row[1] for row in rows})
-    outcomes = dict.fromkeys((outcome.value for outcome in Outcome), 0)
-    for outcome, count in session.execute(
-        select(WorklistItem.outcome, func.count())
-        .where(WorklistItem.listed)
-        .group_by(WorklistItem.outcome)
-    ):
-        outcomes[outcome.value] = count
-    analyses = dict.fromkeys((member.value for member in AnalysisState), 0)
-    for member, count in session.execute(
-        select(Analysis.state, func.count()).group_by(Analysis.state)
-    ):
-        analyses[member.value] = count
+    studies, outcomes = _count_studies(session, as_of)
+    analyses = _count_analyses(session)
     oldest_unread_at = session.execute(
         select(func.min(Study.first_received_at))
         .join(WorklistItem, WorklistItem.study_id == Study.id)
@@ -144,6 +119,52 @@ def read_status(session: Session) -> Status:
         analysed_last_hour=analysed[0],
         analysed_last_minute=analysed[1],
     )
+
+
+def _count_studies(session: Session, as_of: datetime) -> tuple[dict[str, int], dict[str, int]]:
+    """Count studies by what people did, and those on the list by outcome, in one look."""
+    claimed = (
+        select(func.count())
+        .select_from(Reading)
+        .join(WorklistItem, WorklistItem.study_id == Reading.study_id)
+        .where(
+            WorklistItem.listed,
+            Reading.state == ReadingState.CLAIMED,
+            Reading.claimed_until > as_of,
+        )
+    )
+    rows = session.execute(
+        select(
+            WorklistItem.listed,
+            WorklistItem.prior,
+            WorklistItem.outcome,
+            func.count().label("n"),
+            claimed.scalar_subquery().label("claimed"),
+        ).group_by(WorklistItem.listed, WorklistItem.prior, WorklistItem.outcome)
+    ).all()
+    studies: dict[str, int] = dict.fromkeys(("unread", "claimed", "read", "prior"), 0)
+    outcomes = dict.fromkeys((outcome.value for outcome in Outcome), 0)
+    for row in rows:
+        studies["unread" if row.listed else "prior" if row.prior else "read"] += row.n
+        studies["claimed"] = row.claimed
+        if row.listed:
+            outcomes[row.outcome.value] += row.n
+    studies["unread"] -= studies["claimed"]
+    return studies, outcomes
+
+
+def _count_analyses(session: Session) -> dict[str, int]:
+    """Count analyses by state: all, by a small index, and all but the done by one of their own."""
+    few = [member for member in AnalysisState if member is not AnalysisState.DONE]
+    counted = [
+        select(func.count()).where(Analysis.state == member).scalar_subquery() for member in few
+    ]
+    every = select(func.count()).select_from(Analysis).scalar_subquery()
+    total, *counts = session.execute(select(every, *counted)).one()
+    analyses = {member.value: count for member, count in zip(few, counts, strict=True)}
+    return {
+        member.value: analyses.get(member.value, total - sum(counts)) for member in AnalysisState
+    }
 
 
 def read_hops(session: Session) -> tuple[Hop, ...]:

@@ -327,6 +327,21 @@ def test_the_status_counts_every_state(sessions: Sessions, settings: Settings) -
     assert [item.kind.value for item in aside] == ["pixels_differ"]
 
 
+def test_a_claimed_study_counts_as_claimed_and_a_read_one_as_read(
+    sessions: Sessions, settings: Settings, model: int
+) -> None:
+    with sessions.begin() as session:
+        studies = [_add_bare(session, settings, model) for _ in range(3)]
+        session.flush()
+        assert claim_study(session, studies[0], "anna", settings)
+        mark_read(session, studies[1], "bert", settings, instances_seen=1)
+    with sessions() as session:
+        status = read_status(session)
+    assert status.studies == {"unread": 1, "claimed": 1, "read": 1, "prior": 0}
+    assert sum(status.outcomes.values()) == 2  # of what is on the list
+    assert status.analyses["done"] == sum(status.analyses.values()) == 3
+
+
 def _add_bare(session: Session, settings: Settings, model: int, **more: Any) -> Study:  # noqa: ANN401 - as add_scene_study takes it
     """Add a study of one unflagged image without a picture."""
     shot = unpictured(0.1)
