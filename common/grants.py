@@ -5,6 +5,8 @@ roles belong to the whole server; the operator makes logins and puts each into o
 owner of the tables, who migrates, is none of the three.
 """
 
+import re
+
 from sqlalchemy import Connection, inspect, text
 
 LISTENER: str = "firstread_listener"
@@ -19,7 +21,8 @@ _PLACE = (
     "listed, prior, new_image_since_read, ai_ranked, band, due_at, order_priority, "
     "order_priority_source, reason"
 )
-_APPEND: dict[str, str] = dict.fromkeys(ROLES, "INSERT, SELECT (id)")  # told what it added
+# "at" is read by the first release alone, and its services must work on these tables, too.
+_APPEND: dict[str, str] = dict.fromkeys(ROLES, "INSERT, SELECT (id, at)")  # told what it added
 
 PRIVILEGES: dict[str, dict[str, str]] = {
     "alembic_version": _READ,
@@ -55,22 +58,53 @@ PRIVILEGES: dict[str, dict[str, str]] = {
 }
 
 
+# A privilege and the column that it is limited to; None: the whole table.
+Granted = set[tuple[str, str | None]]
+
+_GRANTED = """
+SELECT c.relname AS "table", r.rolname AS role, a.privilege_type AS privilege, NULL AS "column"
+FROM pg_class c CROSS JOIN aclexplode(c.relacl) a JOIN pg_roles r ON r.oid = a.grantee
+WHERE c.relnamespace = current_schema()::regnamespace AND c.relkind = 'r'
+UNION ALL
+SELECT c.relname, r.rolname, a.privilege_type, t.attname
+FROM pg_attribute t JOIN pg_class c ON c.oid = t.attrelid
+CROSS JOIN aclexplode(t.attacl) a JOIN pg_roles r ON r.oid = a.grantee
+WHERE c.relnamespace = current_schema()::regnamespace AND c.relkind = 'r'
+"""
+
+
 def grant_privileges(connection: Connection) -> None:
     """Make the roles where that is allowed, and give them what the table says and no more.
 
-    Safe to repeat. Roles that are missing and cannot be made are left out: ``missing_roles``.
+    Of columns that this revision of the tables does not have nothing is said. The caller commits:
+    until then services have what they had. Safe to repeat; where nothing differs nothing is
+    written. Roles that are missing and cannot be made are left out: ``missing_roles``.
     """
     _make_roles(connection)
     missing = missing_roles(connection)
-    roles = [role for role in ROLES if role not in missing]
-    tables = set(inspect(connection).get_table_names())
-    for table, grants in PRIVILEGES.items():
-        if table not in tables:
-            continue
-        for role in roles:
+    granted: dict[tuple[str, str], Granted] = {}
+    for row in connection.execute(text(_GRANTED)):
+        granted.setdefault((row.table, row.role), set()).add((row.privilege, row.column))
+    inspector = inspect(connection)
+    for table in sorted(PRIVILEGES.keys() & set(inspector.get_table_names())):
+        columns = {column["name"] for column in inspector.get_columns(table)}
+        for role in (role for role in ROLES if role not in missing):
+            wanted = _wanted(PRIVILEGES[table].get(role, ""), columns)
+            if granted.get((table, role), set()) == wanted:
+                continue
             connection.exec_driver_sql(f"REVOKE ALL ON {table} FROM {role}")
-            if role in grants:
-                connection.exec_driver_sql(f"GRANT {grants[role]} ON {table} TO {role}")
+            for privilege, column in sorted(wanted, key=str):
+                of = f" ({column})" if column else ""
+                connection.exec_driver_sql(f"GRANT {privilege}{of} ON {table} TO {role}")
+
+
+def _wanted(grants: str, columns: set[str]) -> Granted:
+    """Read ``SELECT, UPDATE (a, b)``, without what names a column that is not there."""
+    wanted: Granted = set()
+    for privilege, limits in re.findall(r"([A-Z]+)(?: \(([^)]*)\))?", grants):
+        named = limits.split(", ") if limits else [None]
+        wanted |= {(privilege, column) for column in named if column is None or column in columns}
+    return wanted
 
 
 def missing_roles(connection: Connection) -> list[str]:

@@ -7,6 +7,7 @@ import streamlit as st
 from sqlalchemy.orm import Session, sessionmaker
 
 from common.database import make_engine, make_sessions, storage_errors
+from common.schema import require_schema
 from common.settings import get_settings
 
 STATEMENT_TIMEOUT_S = 10
@@ -18,6 +19,7 @@ def transaction() -> Iterator[Session]:
 
     Raises:
         StorageUnavailableError: the database is away or took too long; nothing was done.
+        ConfigurationError: its tables are older than this program.
     """
     with storage_errors(), _sessions(get_settings().database_address()).begin() as session:
         yield session
@@ -29,4 +31,10 @@ def _close(sessions: sessionmaker[Session]) -> None:
 
 @st.cache_resource(show_spinner=False, on_release=_close)
 def _sessions(url: str) -> sessionmaker[Session]:
-    return make_sessions(make_engine(url, statement_timeout_s=STATEMENT_TIMEOUT_S))
+    engine = make_engine(url, statement_timeout_s=STATEMENT_TIMEOUT_S)
+    try:
+        require_schema(engine)  # raised, it is not cached: the next page asks again
+    except Exception:
+        engine.dispose()
+        raise
+    return make_sessions(engine)

@@ -11,7 +11,6 @@ from threading import Event as Flag
 from typing import Any
 
 from pynetdicom import evt
-from sqlalchemy import inspect
 from sqlalchemy.exc import SQLAlchemyError
 
 from common.archive import Archive
@@ -19,8 +18,8 @@ from common.database import durability_problems, make_engine, make_sessions
 from common.errors import ConfigurationError, StorageUnavailableError, UnreachableError
 from common.logs import configure_logs, get_logger
 from common.queue import make_celery
+from common.schema import check_schema
 from common.settings import Settings
-from common.tables import Instance
 from dicom_listener.bell import Bell
 from dicom_listener.commitment_request import CommitmentService
 from dicom_listener.committing import Committers
@@ -148,7 +147,7 @@ class Listener:
     def _check_database(self) -> None:
         try:
             with self._engine.connect() as connection:
-                is_migrated = inspect(connection).has_table(Instance.__tablename__)
+                check_schema(connection)
             with make_sessions(self._engine)() as session:
                 problems = durability_problems(session)
         except SQLAlchemyError as error:
@@ -156,8 +155,6 @@ class Listener:
                 "The database does not answer: check FIRSTREAD_DATABASE_URL, or run firstread up "
                 f"({type(error).__name__})"
             ) from error
-        if not is_migrated:
-            raise ConfigurationError("The database has no tables: run firstread migrate")
         if problems:
             raise ConfigurationError(
                 "The database may lose what it has acknowledged: " + "; ".join(problems)

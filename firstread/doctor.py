@@ -15,12 +15,13 @@ from sqlalchemy.orm import Session
 
 from common.database import durability_problems, make_engine, make_sessions
 from common.errors import BundleError, ConfigurationError
+from common.schema import NEEDED_REVISION
 from common.settings import Settings
 from common.tables import ModelState, ModelVersion
 from common.worklist import database_now
 from firstread.certificate_validity import judge_tls
 from firstread.commitment_backlog import undelivered
-from firstread.migrate import current_revision, newest_revision
+from firstread.migrate import current_revision
 
 START_HINT = "start the stack with `firstread up`"
 CLOCK_SKEW_S = 2.0  # leases live on the database's clock; logs and DICOM times on this one
@@ -91,11 +92,13 @@ def _database(settings: Settings) -> Iterator[Finding]:
     try:
         with engine.connect() as connection:
             yield Finding("database", True, "answers")
-            found, newest = current_revision(connection), newest_revision()
-        current = found == newest
+            found = current_revision(connection)
+        current = found is not None and found >= NEEDED_REVISION
         says = f"at revision {found or 'none'}"
         if not current:
-            says += f", this version needs {newest}: run `firstread migrate`"
+            says += f", this version needs {NEEDED_REVISION}: run `firstread migrate`"
+        elif found != NEEDED_REVISION:
+            says += f": newer than this version, which needs {NEEDED_REVISION} and works with it"
         yield Finding("migrations", current, says)
         with make_sessions(engine)() as session:
             problems = durability_problems(session)

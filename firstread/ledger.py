@@ -13,6 +13,7 @@ from common.errors import ConfigurationError
 from common.queue import make_celery, ring
 from common.reading import audit, mark_read
 from common.rerunning import reprocess, retry
+from common.schema import require_schema
 from common.settings import Settings
 from common.tables import Analysis, AnalysisState, Instance, Series, Study
 
@@ -29,6 +30,11 @@ class Ledger:
         self.sessions = make_sessions(self.engine)
 
     def __enter__(self) -> Self:
+        try:
+            require_schema(self.engine)
+        except Exception:
+            self.engine.dispose()
+            raise
         return self
 
     def __exit__(

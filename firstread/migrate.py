@@ -8,11 +8,11 @@ from sqlalchemy.exc import DBAPIError
 from common.database import make_engine, make_sessions, storage_errors
 from common.errors import UnreachableError
 from common.grants import missing_roles
+from common.schema import NEEDED_REVISION
 from common.settings import Settings
 from firstread.waiting import wait_until
 
 REPOSITORY = Path(__file__).parent.parent
-MIGRATION_LOCK = 7265001  # the number in alembic/env.py: two hosts may start at once
 
 
 def migrate(settings: Settings, *, wait_s: float = 60) -> list[str]:
@@ -23,11 +23,14 @@ def migrate(settings: Settings, *, wait_s: float = 60) -> list[str]:
 
     Raises:
         UnreachableError: the database does not answer in time.
+        StorageUnavailableError: it went away; what was begun is undone.
+        MigrationError: services held a table's locks at every try.
     """
-    engine = make_engine(settings.database_address(), pool_size=1, statement_timeout_s=600)
+    engine = make_engine(settings.database_address(), pool_size=2, statement_timeout_s=600)
     try:
         wait_for_database(engine, wait_s)
-        before, after = upgrade(engine)
+        with storage_errors():
+            before, after = upgrade(engine)
         done = [
             f"database at revision {after}"
             if before == after
@@ -79,17 +82,30 @@ def wait_for_database(engine: Engine, timeout_s: float) -> None:
         raise UnreachableError(f"The database does not answer: {reasons[-1]}")
 
 
-def upgrade(engine: Engine) -> tuple[str | None, str | None]:
-    """Migrate to the newest revision, one process at a time. Returns revision before and after."""
+def upgrade(
+    engine: Engine, to: str = "head", *, tries: int | None = None
+) -> tuple[str | None, str | None]:
+    """Migrate while services work, one process at a time. Returns revision before and after.
+
+    Raises:
+        MigrationError: services held a table's locks at every try.
+    """
     from alembic import command
 
-    with engine.begin() as connection:
-        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK})
-        before = current_revision(connection)
-        configuration = _configuration()
-        configuration.attributes["connection"] = connection
-        command.upgrade(configuration, "head")
-        return before, current_revision(connection)
+    configuration = _configuration()
+    configuration.attributes["engine"] = engine
+    if tries is not None:
+        configuration.attributes["tries"] = tries
+    before = _revision(engine)
+    if to == "head" and before is not None and before > NEEDED_REVISION:
+        return before, before  # a newer version migrated it, and this one works with that
+    command.upgrade(configuration, to)
+    return before, _revision(engine)
+
+
+def _revision(engine: Engine) -> str | None:
+    with engine.connect() as connection:
+        return current_revision(connection)
 
 
 def current_revision(connection: Connection) -> str | None:
@@ -97,13 +113,6 @@ def current_revision(connection: Connection) -> str | None:
     from alembic.migration import MigrationContext
 
     return MigrationContext.configure(connection).get_current_revision()
-
-
-def newest_revision() -> str | None:
-    """Give the newest revision that this version of Firstread knows."""
-    from alembic.script import ScriptDirectory
-
-    return ScriptDirectory.from_config(_configuration()).get_current_head()
 
 
 def _configuration():  # noqa: ANN202 - alembic is imported late: it costs every command 0.2 s

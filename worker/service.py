@@ -3,13 +3,13 @@
 import os
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from threading import Event, Thread
 from typing import Any
 
 from celery import Celery, signals
 from celery.worker import state as celery_state
-from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.orm import sessionmaker
 
 from common.archive import Archive
@@ -20,6 +20,7 @@ from common.logs import configure_logs, get_logger
 from common.metrics_server import MetricsServer
 from common.queue import ANALYSE_QUEUE, UPKEEP_QUEUE
 from common.readiness import Check, archive_check, broker_check, database_check
+from common.schema import require_schema
 from common.settings import Settings
 from worker.analysing import Analyst
 from worker.app import make_analyse_app, make_upkeep_app
@@ -90,16 +91,15 @@ class Service:
 
         Raises:
             UnreachableError: the database does not answer.
-            ConfigurationError: it was never migrated.
+            ConfigurationError: its tables are older than this version, or missing.
         """
-        self.decoder.start()
         try:
+            require_schema(self.engine)
+            self.decoder.start()
             self.models.refresh()
-        except ProgrammingError as error:
+        except ConfigurationError:
             self.stop()
-            raise ConfigurationError(
-                "The database has no tables: run `firstread migrate`"
-            ) from error
+            raise
         except StorageUnavailableError as error:
             self.stop()
             raise UnreachableError(f"{error}; start Postgres, or run `firstread doctor`") from error
@@ -203,12 +203,17 @@ def beat(settings: Settings) -> int:
 
     Returns:
         The exit status.
+
+    Raises:
+        ConfigurationError: the tables are older than this version.
     """
     from celery.beat import Scheduler
     from celery.beat import Service as Clock
 
     configure_logs("beat", settings.log_level)
     engine = make_engine(settings.database_address(), pool_size=4)
+    with suppress(StorageUnavailableError):  # it may come later, as at any other time
+        require_schema(engine)
     sessions: sessionmaker[Any] = make_sessions(engine)
     delivery = Delivery(engine, sessions, settings)
     ringer = make_analyse_app(settings.broker_address(), lambda _: None)

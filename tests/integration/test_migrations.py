@@ -16,14 +16,13 @@ from tests.conftest import alembic_config
 def test_the_ledger_goes_up_down_and_up_again(empty_database_url: str) -> None:
     engine = create_engine(empty_database_url)
     config = alembic_config()
-    with engine.begin() as connection:
-        config.attributes["connection"] = connection
-        command.upgrade(config, "head")
-        assert inspect(connection).has_table("analysis")
-        command.downgrade(config, "base")
-        assert set(inspect(connection).get_table_names()) <= {"alembic_version"}
-        command.upgrade(config, "head")
-        assert inspect(connection).has_table("analysis")
+    config.attributes["engine"] = engine
+    command.upgrade(config, "head")
+    assert inspect(engine).has_table("analysis")
+    command.downgrade(config, "base")
+    assert set(inspect(engine).get_table_names()) <= {"alembic_version"}
+    command.upgrade(config, "head")
+    assert inspect(engine).has_table("analysis")
     engine.dispose()
 
 
