@@ -28,7 +28,6 @@ COPY dicom_listener ./dicom_listener
 COPY firstread ./firstread
 COPY model ./model
 COPY worker ./worker
-COPY .streamlit ./.streamlit
 RUN pip install -c constraints.txt --build-constraint constraints.txt -e .
 
 USER firstread

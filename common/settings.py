@@ -4,7 +4,7 @@ import json
 import os
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -22,6 +22,13 @@ from common.peers import ANY, Peer, read_peers
 from common.secret_files import SecretFiles
 
 OrderPriority = Literal["stat", "urgent", "routine"]
+
+
+def _login(service: str) -> Any:  # noqa: ANN401 - as pydantic types its fields
+    return Field(
+        default=None,
+        description=f"Set: `migrate` makes the database login firstread_{service}_service with it",
+    )
 
 
 class Settings(BaseSettings):
@@ -52,6 +59,10 @@ class Settings(BaseSettings):
     broker_url: SecretStr | None = Field(
         default=None, description="redis://…; unset: the embedded server of HOME"
     )
+    listener_password: SecretStr | None = _login("listener")
+    worker_password: SecretStr | None = _login("worker")
+    beat_password: SecretStr | None = _login("beat")
+    dashboard_password: SecretStr | None = _login("dashboard")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Least severe log line that is printed"
     )
@@ -288,6 +299,16 @@ class Settings(BaseSettings):
             return named
         rules = (peer.order_priority for peer in self.peers if peer.ae_title in (ANY, ae_title))
         return next((rule for rule in rules if rule is not None), None)
+
+    def login_passwords(self) -> dict[str, str]:
+        """Give the passwords of the services' database logins that the site wants made."""
+        wanted = {
+            "listener": self.listener_password,
+            "worker": self.worker_password,
+            "beat": self.beat_password,
+            "dashboard": self.dashboard_password,
+        }
+        return {name: each.get_secret_value() for name, each in wanted.items() if each is not None}
 
     @property
     def zone(self) -> ZoneInfo:

@@ -1,6 +1,7 @@
-"""The embedded Postgres' own accounts: the owner, and a login for each service.
+"""The accounts of Postgres: the owner, and a login for each service in its group role.
 
-Each service finds its address in HOME/run/SERVICE.url (0600), which the stack names to it alone.
+On the embedded server each service finds its address in HOME/run/SERVICE.url (0600), which the
+stack names to it alone. On a site's own server ``migrate`` makes them where it has their passwords.
 """
 
 import hashlib
@@ -10,6 +11,7 @@ from pathlib import Path
 import psycopg
 from psycopg import sql
 
+from common.errors import ConfigurationError
 from common.grants import DASHBOARD, LISTENER, ROLES, WORKER
 
 OWNER = "firstread"
@@ -37,24 +39,60 @@ def make_logins(
         if not _known(connection, group):
             connection.execute(sql.SQL("CREATE ROLE {} NOLOGIN").format(sql.Identifier(group)))
         name = group + SUFFIX
-        _login(connection, name, derived(service_password, name))
-        connection.execute(
-            sql.SQL("GRANT {} TO {}").format(sql.Identifier(group), sql.Identifier(name))
-        )
+        _member(connection, name, group, derived(service_password, name))
     known = connection.execute("SELECT FROM pg_database WHERE datname = %s", [database])
     names = sql.Identifier(database), sql.Identifier(OWNER)
     if known.fetchone() is None:
         connection.execute(sql.SQL("CREATE DATABASE {} OWNER {}").format(*names))
-    connection.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(names[0]))
-    for group in ROLES:
-        connection.execute(
-            sql.SQL("GRANT CONNECT ON DATABASE {} TO {}").format(names[0], sql.Identifier(group))
-        )
+    _admit_services_alone(connection, database)
+
+
+def make_service_logins(connection: psycopg.Connection, passwords: dict[str, str]) -> list[str]:
+    """Make each of these services its own login on this database, or renew its password.
+
+    All or nothing; the caller commits. The group roles are there: the database was migrated.
+
+    Returns:
+        The logins' names.
+
+    Raises:
+        ConfigurationError: this account may not.
+    """
+    names = {service: f"firstread_{service}{SUFFIX}" for service in passwords}
+    try:
+        for service, name in names.items():
+            _member(connection, name, GROUPS[service], passwords[service])
+        _admit_services_alone(connection, connection.info.dbname)
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise ConfigurationError(
+            f"This account may not make logins ({error.diag.message_primary}): let one that may "
+            "create roles make them (docs/operations.md, logins), and unset "
+            + ", ".join(f"FIRSTREAD_{service.upper()}_PASSWORD" for service in names)
+        ) from error
+    return list(names.values())
 
 
 def derived(secret: str, name: str) -> str:
     """Give each login a password of its own from one stored secret."""
     return hmac.new(secret.encode(), name.encode(), hashlib.sha256).hexdigest()
+
+
+def _admit_services_alone(connection: psycopg.Connection, database: str) -> None:
+    """Let nobody else's login connect to the database."""
+    name = sql.Identifier(database)
+    connection.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(name))
+    for group in ROLES:
+        connection.execute(
+            sql.SQL("GRANT CONNECT ON DATABASE {} TO {}").format(name, sql.Identifier(group))
+        )
+
+
+def _member(connection: psycopg.Connection, name: str, group: str, password: str) -> None:
+    """Make a login that is in this group and in no other."""
+    _login(connection, name, password)
+    connection.execute(
+        sql.SQL("GRANT {} TO {}").format(sql.Identifier(group), sql.Identifier(name))
+    )
 
 
 def _known(connection: psycopg.Connection, role: str) -> bool:

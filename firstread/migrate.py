@@ -1,7 +1,9 @@
 """Bring a database up to date: its tables, and the model bundles that come with this version."""
 
 from pathlib import Path
+from typing import cast
 
+import psycopg
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError
 
@@ -16,7 +18,9 @@ REPOSITORY = Path(__file__).parent.parent
 
 
 def migrate(settings: Settings, *, wait_s: float = 60) -> list[str]:
-    """Wait for the database, migrate it, register the shipped bundles. Safe to repeat.
+    """Wait for the database, migrate it, make the logins that have passwords, register bundles.
+
+    Safe to repeat, and while services work.
 
     Returns:
         What was done, a sentence each.
@@ -25,6 +29,7 @@ def migrate(settings: Settings, *, wait_s: float = 60) -> list[str]:
         UnreachableError: the database does not answer in time.
         StorageUnavailableError: it went away; what was begun is undone.
         MigrationError: services held a table's locks at every try.
+        ConfigurationError: this account may not make the logins.
     """
     engine = make_engine(settings.database_address(), pool_size=2, statement_timeout_s=600)
     try:
@@ -37,6 +42,7 @@ def migrate(settings: Settings, *, wait_s: float = 60) -> list[str]:
             else f"database migrated from {before or 'nothing'} to {after}"
         ]
         done += _say_missing_roles(engine)
+        done += _make_logins(engine, settings.login_passwords())
         from worker.registration import register_bundles
 
         with storage_errors(), make_sessions(engine).begin() as session:
@@ -59,6 +65,17 @@ def _say_missing_roles(engine: Engine) -> list[str]:
         "this account may not make the services' group roles, so nothing was granted to them: let "
         f"a superuser run `{statements}` and migrate again (docs/operations.md, logins)"
     ]
+
+
+def _make_logins(engine: Engine, passwords: dict[str, str]) -> list[str]:
+    if not passwords:
+        return []
+    from firstread.logins import make_service_logins
+
+    with storage_errors(), engine.begin() as connection:
+        driver = cast(psycopg.Connection, connection.connection.driver_connection)
+        names = make_service_logins(driver, passwords)
+    return [f"logins {', '.join(names)} may connect, each in its group"]
 
 
 def wait_for_database(engine: Engine, timeout_s: float) -> None:

@@ -93,7 +93,10 @@ def dashboard() -> None:
 def migrate(
     wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for the database")] = 60,
 ) -> None:
-    """Bring the database up to date and register the shipped models. Safe to repeat."""
+    """Bring the database up to date and register the shipped models; services may work meanwhile.
+
+    Makes the services' logins where their passwords are set. Safe to repeat.
+    """
     from firstread.migrate import migrate as run
 
     for sentence in run(get_settings(), wait_s=wait):

@@ -14,8 +14,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 import yaml
+from sqlalchemy import make_url
 
 from common.settings import Settings
 from dashboard.address import page_answers
@@ -33,8 +35,23 @@ HOPS = (
 SECRETS = {
     "POSTGRES_PASSWORD": "not-a-secret-1",
     "REDIS_PASSWORD": "not-a-secret-2",
+    "LISTENER_PASSWORD": "not-a-secret-3",
+    "WORKER_PASSWORD": "not-a-secret-4",
+    "BEAT_PASSWORD": "not-a-secret-5",
+    "DASHBOARD_PASSWORD": "not-a-secret-6",
     "FIRSTREAD_DICOM_PEERS": "*@127.0.0.1",
 }
+
+DENIED = (
+    ("dashboard", "UPDATE analysis SET outcome = 'not_flagged'"),
+    ("dashboard", "UPDATE worklist_item SET probability = 0"),
+    ("listener", "UPDATE analysis SET state = 'done'"),
+    ("worker", "UPDATE study SET accession_number = ''"),
+    ("beat", "INSERT INTO reading (study_id, state) VALUES (1, 'read')"),
+    *((name, "DELETE FROM audit_event") for name in SERVICES),
+    *((name, "CREATE TABLE own (id int)") for name in SERVICES),
+    *((name, "ALTER ROLE firstread NOLOGIN") for name in SERVICES),
+)
 
 
 def config(**variables: str) -> subprocess.CompletedProcess[str]:
@@ -90,6 +107,15 @@ def test_every_service_is_there_and_only_the_listener_is_open_to_others(
     assert services["dashboard"]["environment"]["FIRSTREAD_DASHBOARD_HOST"] == "127.0.0.1"
 
 
+@pytest.mark.system
+def test_each_service_knows_its_own_password_and_no_other(services: dict[str, Any]) -> None:
+    for name in (*SERVICES, "worker-gpu"):
+        told = json.dumps(services[name]["environment"])
+        owns = "WORKER" if name == "worker-gpu" else name.upper()
+        known = {key for key in SECRETS if key.endswith("_PASSWORD") and SECRETS[key] in told}
+        assert known == {f"{owns}_PASSWORD", *(("REDIS_PASSWORD",) if name != "dashboard" else ())}
+
+
 class Servers:
     """A Postgres and a Redis that listen on loopback, in the place of the containers."""
 
@@ -141,8 +167,6 @@ class Servers:
         self._make_database()
 
     def _make_database(self) -> None:
-        import psycopg
-
         def connect() -> psycopg.Connection | None:
             try:
                 return psycopg.connect(
@@ -186,9 +210,10 @@ class Deployment:
             environment["FIRSTREAD_DATABASE_URL"] = environment["FIRSTREAD_DATABASE_URL"].replace(
                 host, f"@127.0.0.1:{self.servers.postgres_port}/"
             )
-        environment["FIRSTREAD_BROKER_URL"] = environment["FIRSTREAD_BROKER_URL"].replace(
-            "@redis:6379/", f"@127.0.0.1:{self.servers.redis_port}/"
-        )
+        if "FIRSTREAD_BROKER_URL" in environment:
+            environment["FIRSTREAD_BROKER_URL"] = environment["FIRSTREAD_BROKER_URL"].replace(
+                "@redis:6379/", f"@127.0.0.1:{self.servers.redis_port}/"
+            )
         assert environment["FIRSTREAD_HOME"] == "/var/lib/firstread"
         environment["FIRSTREAD_HOME"] = str(self.home)
         environment["FIRSTREAD_ARCHIVE_RESERVE_BYTES"] = "0"  # the test machine's disk, not ours
@@ -210,6 +235,12 @@ class Deployment:
             command, env=self.variables(name), cwd=REPOSITORY, capture_output=True, text=True,
             timeout=240, check=False,
         )  # fmt: skip
+
+    def connect(self, name: str) -> psycopg.Connection:
+        """Connect to the database as a service does."""
+        address = make_url(self.variables(name)["FIRSTREAD_DATABASE_URL"])
+        plain = address.set(drivername="postgresql").render_as_string(hide_password=False)
+        return psycopg.connect(plain, autocommit=True)
 
     def is_healthy(self, name: str) -> bool:
         """Run a service's health check as the container engine would."""
@@ -279,6 +310,12 @@ def test_the_services_of_the_file_carry_studies_to_their_results(deployment: Dep
         assert eventually(lambda: page_answers(settings), 120), logs(deployment)
         for name in SERVICES:
             assert eventually(lambda name=name: deployment.is_healthy(name), 120), logs(deployment)
+        with deployment.connect("migrate") as watching:
+            used = watching.execute(
+                "SELECT DISTINCT usename FROM pg_stat_activity WHERE application_name = 'firstread'"
+            ).fetchall()
+        # The dashboard connects when somebody opens a page.
+        assert {name for (name,) in used} == {f"firstread_{each}_service" for each in SERVICES[:3]}
         sent = deployment.run(
             "beat", "simulate", "--plain", "--count", "3", "--rate", "100",
             "--to", f"FIRSTREAD@127.0.0.1:{deployment.dicom_port}",
@@ -290,9 +327,15 @@ def test_the_services_of_the_file_carry_studies_to_their_results(deployment: Dep
             return json.loads(status.stdout)["analyses"]["done"]
 
         assert eventually(lambda: analysed() == 3, 120, pause_s=1), logs(deployment)
-        rows = json.loads(deployment.run("beat", "worklist", "--json").stdout)
+        rows = json.loads(deployment.run("dashboard", "worklist", "--json").stdout)
         assert len(rows) == 3
         assert all(row["probability"] is not None for row in rows)
+        for name, statement in DENIED:
+            refused = pytest.raises(psycopg.errors.InsufficientPrivilege)
+            with deployment.connect(name) as login, refused:
+                login.execute(statement.encode())
+        again = deployment.run("migrate")  # as each `up` does, while everything works
+        assert again.returncode == 0, again.stderr
         listener, worker = deployment.metrics("listener"), deployment.metrics("worker")
         assert listener['firstread_objects_received_total{outcome="stored"}'] == 3
         assert listener["firstread_received_bytes_total"] > 0
