@@ -104,6 +104,31 @@ PRESSURE = Gauge(
     registry=REGISTRY,
 )
 
+COMMITMENTS_ASKED = Counter(
+    "firstread_commitments_asked",
+    "Requests for storage commitment, by the status that answered them",
+    ["status"],  # success: kept, and the outcome will be told; else why not
+    registry=REGISTRY,
+)
+COMMITMENT_OBJECTS = Counter(
+    "firstread_commitment_objects",
+    "Objects that were asked about, hashed from the disk, by what came of it",
+    ["outcome"],  # committed, no_such_instance, processing_failure (unreadable, damaged), …
+    registry=REGISTRY,
+)
+COMMITMENTS_TOLD = Counter(
+    "firstread_commitments_told", "Outcomes that a peer was told and took", registry=REGISTRY
+)
+COMMITMENTS_UNTOLD = Counter(
+    "firstread_commitments_untold",
+    "Tries to tell an outcome that failed; it is told again",
+    ["reason"],  # as the log has it, without what the peer said
+    registry=REGISTRY,
+)
+COMMITMENTS_ABANDONED = Counter(
+    "firstread_commitments_abandoned", "Outcomes that no peer took in time", registry=REGISTRY
+)
+
 # Listener and worker
 HOP_SECONDS = Histogram(
     "firstread_hop_seconds",

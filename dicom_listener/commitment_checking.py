@@ -10,6 +10,7 @@ from pathlib import Path
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session, sessionmaker
 
+from common import metrics
 from common.archive import Archive
 from common.commitment_tables import CommitmentItem, hold_commitments
 from common.logs import get_logger
@@ -63,11 +64,13 @@ def check_item(sessions: sessionmaker[Session], archive: Archive, item: Commitme
                 checked_at=func.clock_timestamp(),
             )
         )
+    outcome = "committed" if reason is None else reason.name.lower()
+    metrics.COMMITMENT_OBJECTS.labels(outcome).inc()
     if reason is not None:
         log.warning(
             "commitment_denied",
             sop_instance_uid=item.sop_instance_uid,
-            reason=reason.name.lower(),
+            reason=outcome,
             request_id=item.request_id,
         )
 

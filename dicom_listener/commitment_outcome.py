@@ -29,7 +29,10 @@ _POLL_S = 0.05
 
 
 class UndeliveredError(Exception):
-    """The peer was not told, or did not say that it understood."""
+    """The peer was not told, or did not say that it understood.
+
+    The message is ours, and behind a colon what this peer or line had to add.
+    """
 
 
 def write_report(transaction_uid: str, items: Iterable[CommitmentItem]) -> EventReport:
@@ -117,4 +120,4 @@ def _require_success(status: int | None) -> None:
     if status is None:
         raise UndeliveredError("no answer")
     if status != 0:
-        raise UndeliveredError(f"answered 0x{status:04X}")
+        raise UndeliveredError(f"answered a failure: 0x{status:04X}")

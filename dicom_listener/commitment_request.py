@@ -14,6 +14,7 @@ from sqlalchemy import func, insert, select, text, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import Session, sessionmaker
 
+from common import metrics
 from common.commitment_tables import CommitmentItem, CommitmentRequest
 from common.database import storage_errors
 from common.errors import StorageUnavailableError
@@ -96,6 +97,7 @@ class CommitmentService:
         else:
             logged.info("commitment_requested", request_id=request_id)
             self._begin(request_id, association)
+        metrics.COMMITMENTS_ASKED.labels(ActionStatus(answer.Status).name.lower()).inc()
         return answer, None
 
     def _take(self, event: evt.Event, association: Acceptor) -> int:

@@ -12,6 +12,7 @@ from threading import Thread
 
 from sqlalchemy.orm import Session, sessionmaker
 
+from common import metrics
 from common.archive import Archive
 from common.commitment_tables import CommitmentItem, CommitmentRequest
 from common.database import storage_errors
@@ -140,10 +141,14 @@ class Committer:
         try:
             self._tell(request, self._claims.items(request), asked_on)
         except UndeliveredError as error:
+            metrics.COMMITMENTS_UNTOLD.labels(str(error).partition(":")[0]).inc()
             keeps_on = self._claims.put_off(request, str(error))
+            if not keeps_on:
+                metrics.COMMITMENTS_ABANDONED.inc()
             event = "commitment_undelivered" if keeps_on else "commitment_abandoned"
             logged.warning(event, reason=str(error), failures=request.failures + 1)
         else:
+            metrics.COMMITMENTS_TOLD.inc()
             self._claims.deliver(request)
             logged.info("commitment_delivered")
         return True

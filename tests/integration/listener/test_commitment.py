@@ -12,6 +12,7 @@ from sqlalchemy import func, select, text, update
 from sqlalchemy.orm import Session, sessionmaker
 
 from common.commitment_tables import CommitmentItem, CommitmentRequest, bar_commitments
+from common.metrics import REGISTRY
 from common.settings import Settings
 from common.tables import Instance
 from dicom_listener.commitment_request import MAX_ITEMS, ActionStatus
@@ -236,7 +237,9 @@ def test_a_peer_that_is_away_is_called_until_it_answers_success(
     peer.status = 0x0110
     with peer.listening():
         assert peer.outcome().committed == here
-        wait_until("refused", 10, lambda: state_of(sessions, uid)[2] == "answered 0x0110")
+        wait_until(
+            "refused", 10, lambda: state_of(sessions, uid)[2] == "answered a failure: 0x0110"
+        )
         assert state_of(sessions, uid)[0] == "pending"
         peer.status = 0x0000
         assert peer.outcome().committed == here
@@ -247,12 +250,14 @@ def test_a_peer_that_keeps_away_is_given_up(
     permitted: Settings, peer: CommitmentPeer, sessions: sessionmaker[Session]
 ) -> None:
     short = permitted.model_copy(update={"commitment_give_up_h": 1 / 3600})
+    before = REGISTRY.get_sample_value("firstread_commitments_abandoned_total") or 0
     with running_listener(short):
         uid = ask(short, peer, store(short))
         wait_until("abandoned", 20, lambda: state_of(sessions, uid)[0] == "abandoned")
         with sessions() as session:
             (says,) = undelivered(session)
         assert "1 given up" in says
+        assert (REGISTRY.get_sample_value("firstread_commitments_abandoned_total") or 0) > before
         with peer.listening():  # and is answered when it asks again
             ask(short, peer, store(short), None)
             peer.outcome()
@@ -371,3 +376,40 @@ def test_nobody_else_is_offered_storage_commitment(listening: Settings) -> None:
     with ExitStack() as opened:
         association = opened.enter_context(stranger.associate(listening.dicom_port))
         assert not association.accepted_contexts
+
+
+def test_requests_objects_and_answers_are_counted_by_what_came_of_them(
+    permitted: Settings, peer: CommitmentPeer, sessions: sessionmaker[Session]
+) -> None:
+    def counted(name: str, **labels: str) -> float:
+        return REGISTRY.get_sample_value(f"firstread_commitment{name}_total", labels) or 0
+
+    def all_counted() -> list[float]:
+        return [
+            counted("s_asked", status="success"),
+            counted("s_asked", status="invalid_argument"),
+            counted("_objects", outcome="committed"),
+            counted("_objects", outcome="no_such_instance"),
+            counted("s_told"),
+            counted("s_untold", reason="cannot be reached"),
+            counted("s_untold", reason="answered a failure"),
+            counted("s_abandoned"),
+        ]
+
+    before = all_counted()
+    with running_listener(permitted):
+        items = [*store(permitted), (reference(radiograph())[0], str(generate_uid()))]
+        with peer.associate(permitted.dicom_port) as opened:
+            assert peer.ask(opened, [])[0] == ActionStatus.INVALID_ARGUMENT
+        uid = ask(permitted, peer, items)
+        wait_until("a failure", 20, lambda: state_of(sessions, uid)[1] >= 1)
+        peer.status = 0x0110
+        with peer.listening():
+            wait_until("refused", 20, lambda: "failure" in state_of(sessions, uid)[2])
+            peer.status = 0x0000
+            wait_until("delivered", 20, lambda: state_of(sessions, uid)[0] == "delivered")
+    told = [now - then for now, then in zip(all_counted(), before, strict=True)]
+    assert told[:5] == [1, 1, 1, 1, 1]
+    assert told[5] >= 1
+    assert told[6] >= 1
+    assert told[7] == 0
