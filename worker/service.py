@@ -178,19 +178,20 @@ def work(settings: Settings, **parts: Any) -> int:  # noqa: ANN401 - see Service
     configure_logs("worker", settings.log_level)
     service = Service(settings, **parts)
     app = make_analyse_app(settings.broker_address(), service.analyst.serve)
-
     door = service.watched().start()  # first: loading takes a while, and /readyz says so
-    service.start()
-    log.info("worker_started", worker=worker_name(), threads=settings.worker_threads)
-    status = _consume(
-        app,
-        ANALYSE_QUEUE,
-        pool="threads",
-        concurrency=settings.worker_threads,
-        told_to_stop=service.begin_to_stop,
-    )
-    door.stop()
-    service.stop()
+    try:
+        service.start()
+        log.info("worker_started", worker=worker_name(), threads=settings.worker_threads)
+        status = _consume(
+            app,
+            ANALYSE_QUEUE,
+            pool="threads",
+            concurrency=settings.worker_threads,
+            told_to_stop=service.begin_to_stop,
+        )
+    finally:  # also when it was told to stop while it loaded
+        door.stop()
+        service.stop()
     log.info("worker_stopped", status=status)
     return 1 if service.device_lost else status
 

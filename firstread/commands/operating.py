@@ -58,25 +58,28 @@ def demo(
 
 def listen() -> None:
     """Run the listener alone: receive, make safe, register."""
+    _end_when_told()
+    _keep_files_private()
     from dicom_listener.service import serve
 
-    _keep_files_private()
     serve(get_settings())
 
 
 def work() -> None:
     """Run one worker alone; as many as wanted may run on one database."""
+    _end_when_told()
+    _keep_files_private()
     from worker.service import work as run
 
-    _keep_files_private()
     raise typer.Exit(run(get_settings()))
 
 
 def beat() -> None:
     """Run the clock of periodic upkeep; one is enough, two do no harm."""
+    _end_when_told()
+    _keep_files_private()
     from worker.service import beat as run
 
-    _keep_files_private()
     raise typer.Exit(run(get_settings()))
 
 
@@ -118,6 +121,23 @@ def doctor() -> None:
         typer.echo(f"{finding.subject}: {finding.says}")
         problems += not finding.ok
     raise typer.Exit(1 if problems else 0)
+
+
+def _end_when_told() -> None:
+    """End with status 0 when told to, until the service heeds the signals in its own way.
+
+    Loading takes seconds; a signal in them would end the process without its clearing up.
+    """
+    import signal
+    import sys
+
+    def end(*_: object) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_DFL)  # who is told twice ends at once
+        sys.exit(0)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, end)
 
 
 def _keep_files_private() -> None:

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 import redis
 from pydantic import SecretStr
@@ -17,6 +18,7 @@ from common.queue import make_celery, ring
 from common.settings import Settings
 from common.states import AnalysisState
 from tests.conftest import REPOSITORY
+from tests.e2e.running import free_port
 from tests.integration.worker.conftest import Ledger
 from tests.own_broker import Broker, running_broker
 
@@ -200,3 +202,40 @@ def test_a_worker_whose_device_is_lost_gives_way_and_blames_no_image(
     start(BEAT)
     start(WORK)
     wait_until(lambda: states(ledger)[AnalysisState.DONE] == 3)
+
+
+@pytest.mark.parametrize("service", ["work", "beat", "listen"])
+@pytest.mark.parametrize("after_s", [0.0, 0.4, 1.5, 3.0])
+def test_a_service_that_is_told_to_stop_while_it_starts_ends_well_and_leaves_nobody(
+    settings: Settings, tmp_path: Path, service: str, after_s: float
+) -> None:
+    environment = {
+        "FIRSTREAD_HOME": str(settings.home),
+        "FIRSTREAD_DATABASE_URL": settings.database_address(),
+        "FIRSTREAD_BROKER_URL": settings.broker_address(),
+        "FIRSTREAD_DICOM_PORT": str(free_port()),
+        "FIRSTREAD_DECODE_PROCESSES": "2",
+    }
+    with (tmp_path / "log").open("wb") as log:
+        process = psutil.Popen(
+            [sys.executable, "-m", "firstread", service],
+            cwd=REPOSITORY,
+            env=os.environ | environment,
+            stdout=log,
+            stderr=log,
+        )
+    status = Path(f"/proc/{process.pid}/status")
+    wait_until(lambda: heeds_sigterm(status.read_text()))
+    time.sleep(after_s)
+    children = process.children(recursive=True)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(45) == 0, (tmp_path / "log").read_text()
+    assert "Traceback" not in (tmp_path / "log").read_text()
+    _, alive = psutil.wait_procs(children, 10)
+    assert alive == []
+
+
+def heeds_sigterm(status: str) -> bool:
+    """Read from the kernel whether a process has a handler of its own for the signal."""
+    (caught,) = [line.split()[1] for line in status.splitlines() if line.startswith("SigCgt")]
+    return bool(int(caught, 16) >> (signal.SIGTERM - 1) & 1)
