@@ -10,7 +10,7 @@ from datetime import timedelta
 from celery import Celery
 from kombu.exceptions import OperationalError as BrokerError
 from redis.exceptions import RedisError
-from sqlalchemy import Engine, exists, select, update
+from sqlalchemy import Engine, exists, func, select, update
 from sqlalchemy.orm import Session, aliased, sessionmaker
 
 from common import metrics
@@ -198,8 +198,17 @@ class Upkeep:
         return changed
 
     def ring_for_work(self) -> int:
-        """Ring for queued rows whose ring was lost: no more rings than one worker has threads."""
+        """Ring for queued rows whose ring was lost: at most one ring a thread that may be idle.
+
+        How many workers there are is read from the ledger: those that hold work. One that holds
+        none counts from its first ring on; what it is not rung for waits for the next round.
+        """
         with self._sessions() as session:
+            at_work = session.scalars(
+                select(func.count(func.distinct(Analysis.worker))).where(
+                    Analysis.state == AnalysisState.RUNNING
+                )
+            ).one()
             queued = session.scalars(
                 select(Analysis.id)
                 .where(
@@ -207,7 +216,7 @@ class Upkeep:
                     Analysis.model_version_id.is_not(None),
                 )
                 .order_by(Analysis.lane, Analysis.band, Analysis.due_at, Analysis.id)
-                .limit(self._settings.worker_threads)
+                .limit(self._settings.worker_threads * max(1, at_work))
             ).all()
         wanted = len(queued) - waiting_rings(self._celery) if queued else 0
         if wanted <= 0:

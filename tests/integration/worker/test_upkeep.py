@@ -122,6 +122,20 @@ def test_work_queued_under_a_retired_version_follows_the_live_one(
         assert session.scalar(select(Analysis.model_version_id)) == live
 
 
+def test_every_worker_that_holds_work_is_rung_for(
+    upkeep: Upkeep, sessions: sessionmaker[Session], settings: Settings, celery: Celery
+) -> None:
+    with sessions.begin() as session:
+        model = add_model(session)
+        add_study(session, settings, model_version_id=model, images=40)
+    for worker in ("host1:1", "host2:1", "host2:1"):
+        with sessions.begin() as session:
+            assert claim(session, worker=worker, model_version_ids=[model], lease_s=60)
+    assert upkeep.ring_for_work() == 2 * settings.worker_threads
+    assert upkeep.ring_for_work() == 0
+    assert waiting_rings(celery) == 2 * settings.worker_threads
+
+
 def test_no_more_is_rung_than_waits_or_one_worker_can_take(
     upkeep: Upkeep, sessions: sessionmaker[Session], settings: Settings, celery: Celery
 ) -> None:
