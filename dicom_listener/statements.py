@@ -1,7 +1,6 @@
 """The SQL of registering an object: few statements, each prepared once a connection.
 
-They go to Postgres in pipelines, several to a round trip, which the ORM cannot do: with it, what
-an object cost was mostly round trips and the ORM's own work.
+With the ORM, what an object cost was mostly round trips and the ORM's own work.
 
 ``LOCKED_STUDY`` stands alone on purpose. A statement that waits for a lock sees everything but the
 locked row as it was before it waited: what else is asked must be asked by the next one.
