@@ -12,6 +12,7 @@ _END = b"\xff\xd9"  # EOI of JPEG and JPEG-LS, EOC of JPEG 2000
 _NO_FRAME_HEADER = (0xC4, 0xC8, 0xCC)  # DHT, JPG and DAC lie among the SOF markers
 _JPEG_LS_FRAME = 0xF7
 _START_OF_SCAN = 0xDA
+_J2K_CODING, _J2K_QUANTISATION, _J2K_TILE_PART = 0xFF52, 0xFF5C, 0xFF90
 _MOST_TILES = 65535  # a tile's number has 16 bits
 
 
@@ -98,4 +99,27 @@ def _read_j2k_header(codestream: bytes) -> CodestreamHeader:
         tiles *= -(-(end - origin) // size)
     if tiles > _MOST_TILES:  # a decoder may count them for minutes
         raise UnreadablePixelsError(f"compressed pixels in {tiles} tiles")
+    _check_quantisation(codestream)
     return CodestreamHeader(bottom - top, right - left, components, (depth & 0x7F) + 1)
+
+
+def _check_quantisation(codestream: bytes) -> None:
+    """Refuse an irreversible wavelet whose coefficients are said not to be quantised.
+
+    There is no such thing (T.800 A.6.4), and OpenJPH reads beyond its memory for it.
+    """
+    position = 4 + struct.unpack_from(">H", codestream, 4)[0]  # behind SIZ
+    is_irreversible, is_quantised = False, True
+    while True:
+        marker, length = struct.unpack_from(">HH", codestream, position)
+        if marker == _J2K_TILE_PART:
+            break
+        if marker < 0xFF00 or length < 2:
+            raise UnreadablePixelsError("compressed pixels hold no valid JPEG 2000 marker")
+        if marker == _J2K_CODING:
+            is_irreversible = codestream[position + 13] == 0
+        if marker == _J2K_QUANTISATION:
+            is_quantised = codestream[position + 4] & 0x1F != 0
+        position += 2 + length
+    if is_irreversible and not is_quantised:
+        raise UnreadablePixelsError("compressed pixels in a wavelet that needs quantisation")

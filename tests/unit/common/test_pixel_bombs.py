@@ -207,6 +207,20 @@ def test_a_deflated_frame_of_a_gigabyte_is_inflated_as_far_as_its_image(tmp_path
     assert peak_bytes < 400 << 20
 
 
+def test_an_irreversible_wavelet_without_quantisation_ends_no_process(tmp_path: Path) -> None:
+    dataset = make_radiograph(make_exposure(12, (40, 30)), 12)
+    files = []
+    for at in (75, 83):
+        harmed = bytearray(code(dataset, HTJ2KLossless))
+        transform = harmed.index(b"\xff\x52") + 13
+        assert harmed[transform] == 1
+        harmed[transform], harmed[at] = 0, 0xFF
+        path = tmp_path / f"{at}.dcm"
+        files.append(write_codestream(path, dataset, bytes(harmed), HTJ2KLossless))
+    found, _ = read_in_little_memory(*files)
+    assert found == ["UnreadablePixelsError"] * len(files)
+
+
 def test_a_second_frame_header_of_another_kind_ends_no_process(tmp_path: Path) -> None:
     files = []
     for number, syntax in enumerate((JPEGLossless, JPEGLosslessSV1, JPEGExtended12Bit)):
