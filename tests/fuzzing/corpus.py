@@ -3,6 +3,8 @@
 import tempfile
 from pathlib import Path
 
+from pydicom.uid import JPEGExtended12Bit
+
 from tests.integration.listener.conftest import data_set_bytes
 from tests.radiographs import LOSSLESS, NATIVE, make_exposure, make_radiograph, write_radiograph
 from tests.raw_peer import store_command
@@ -13,7 +15,7 @@ def make_corpus() -> dict[str, list[bytes]]:
     exposure = make_exposure(12, (12, 10))
     headers, pixels = [], []
     with tempfile.TemporaryDirectory() as folder:
-        for number, syntax in enumerate(LOSSLESS):
+        for number, syntax in enumerate((*LOSSLESS, JPEGExtended12Bit)):
             dataset = make_radiograph(exposure, 12, PatientID="P1", PatientName="A^B")
             file = write_radiograph(dataset, Path(folder) / f"{number}.dcm", syntax)
             pixels.append(file.read_bytes())
