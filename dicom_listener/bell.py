@@ -9,8 +9,8 @@ from redis.exceptions import RedisError
 from common.logs import get_logger
 from common.queue import ANALYSE, rings_in
 
-# More permits than a worker has threads tell it nothing: a permit drains what is queued. For the
-# same reason none is added to as many that still wait: every thread that could take one is busy.
+# So many may wait at a time. A permit drains what is queued, and one that still waits says that
+# every thread of a worker is busy: more of them would tell nothing.
 _MOST_PERMITS = 16
 
 log = get_logger()
@@ -35,7 +35,7 @@ class Bell:
         """
         was_open = self._connection is not None
         try:
-            self._send(analysis_id, min(times, _MOST_PERMITS))
+            self._send(analysis_id, times)
         except (OperationalError, RedisError, OSError) as error:
             self.close()
             if was_open:  # the broker may have been restarted since
@@ -54,6 +54,6 @@ class Bell:
         if self._connection is None:
             self._connection = self._app.connection_for_write()
             self._producer = self._app.amqp.Producer(self._connection, auto_declare=False)
-        for _ in range(times - rings_in(self._producer.channel)):
+        for _ in range(min(times, _MOST_PERMITS - rings_in(self._producer.channel))):
             # Without an expiry: that is an instant on our clock, judged by the worker's.
             self._app.send_task(ANALYSE, args=(analysis_id,), producer=self._producer, retry=False)

@@ -154,7 +154,7 @@ class Receiver:
         announced = reception.announced
         sha256 = reception.finish()
         try:
-            header = read_received_header(reception.path, announced, reception.head)
+            header = read_received_header(reception.path, announced, bytes(reception.head))
             size_bytes = reception.path.stat().st_size
         except OSError as error:
             raise StorageUnavailableError(f"archive: {error.strerror}") from error

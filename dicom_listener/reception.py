@@ -16,7 +16,7 @@ from common.logs import get_logger
 IMPLEMENTATION_CLASS_UID = "2.25.165098811004870410477724109222706844623"
 IMPLEMENTATION_VERSION_NAME = "FIRSTREAD_0_1"
 _CHECK_SPACE_EVERY_BYTES = 64 << 20
-_BUFFER_BYTES = 1 << 17
+_BUFFER_BYTES = 1 << 14  # fragments are larger, and then written as they are
 _HEAD_BYTES = 1 << 15
 
 log = get_logger()
@@ -36,7 +36,7 @@ class Reception:
         self.path = path
         self.announced = announced
         self.size_bytes = 0  # of the data set
-        self.head = b""  # the first bytes of it, where the header is
+        self.head = bytearray()  # the first bytes of it, where the header is
         self.began_s = time.monotonic()
         self._archive = archive
         self._reserve_bytes = reserve_bytes
@@ -68,7 +68,7 @@ class Reception:
     def write(self, data: bytes | memoryview) -> int:
         """Append a fragment of the data set."""
         if self.size_bytes < _HEAD_BYTES:
-            self.head += bytes(data[: _HEAD_BYTES - self.size_bytes])
+            self.head += data[: _HEAD_BYTES - self.size_bytes]
         self.size_bytes += len(data)
         if self._stream is not None:
             try:
