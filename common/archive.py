@@ -82,7 +82,7 @@ class Archive:
                 # Another thread or host may have made the folder and not synced its name yet.
                 folder.mkdir(mode=0o700, exist_ok=True)
                 sync_folder(folder.parent)
-            if not final.exists():
+            if not self.holds(name):
                 synced.rename(final)
             sync_folder(folder)
         except OSError as error:
@@ -90,6 +90,18 @@ class Archive:
             raise StorageUnavailableError(f"archive: {error.strerror}") from error
         self._named_folders.add(folder)
         return name
+
+    def holds(self, name: str) -> bool:
+        """Say whether a file is there, by opening it: NFS answers from memory what else is asked.
+
+        Raises:
+            OSError: the disk does not say.
+        """
+        try:
+            os.close(os.open(self.path(name), os.O_RDONLY))
+        except FileNotFoundError:
+            return False
+        return True
 
     def free_bytes(self) -> int:
         """Measure the space left for objects."""

@@ -298,7 +298,9 @@ def activate(session: Session, version: ModelVersion) -> int:
         select(ModelVersion.id)
         .where(ModelVersion.pipeline == version.pipeline)
         .order_by(ModelVersion.id)
-        .with_for_update()
+        # Not against those who point at a version: who registers an object holds its study's queued
+        # rows, which are re-pointed below, while Postgres checks that the version is there.
+        .with_for_update(key_share=True)
     )
     session.execute(
         update(ModelVersion)

@@ -25,6 +25,8 @@ _MAX_DEPTH = 64
 _MAX_VALUE_BYTES = 0xFFFE  # longer text is cut there: the most that two bytes of length can tell
 _MAX_SEQUENCE_BYTES = 1 << 20  # a longer sequence is passed over
 _MAX_INFLATED_BYTES = 64 << 20  # of what stands before the pixels
+_MAX_KEPT_BYTES = 4 << 20  # of all that is wanted; an element may be repeated without end
+_MAX_ELEMENTS = 2_000_000  # a second and a half; thousands of frames that are described one by one
 _CHUNK_BYTES = 1 << 16
 
 
@@ -155,6 +157,7 @@ class Picked:
         self.elements = bytearray()
         self.values: dict[int, tuple[bytes, bytes]] = {}  # VR and value, of what is no sequence
         self.has_sequences = False
+        self._left = _MAX_ELEMENTS
         self._kept: bytearray | None = None  # of the sequence that is being kept
         self._pick(frozenset(wanted))
 
@@ -176,11 +179,16 @@ class Picked:
                 self._keep_sequence(head, vr, length)
             else:
                 self._keep_value(tag, vr, head, length)
+            if len(self.elements) > _MAX_KEPT_BYTES:
+                raise MalformedInstanceError("the same elements again and again")
 
     def _head(self, start: bytes, *, implicit: bool) -> tuple[int, bytes, int, bytes]:
         """Give tag, VR (none if implicit), length and all bytes of an element's head."""
         if len(start) < 8:
             raise EOFError
+        self._left -= 1
+        if not self._left:
+            raise MalformedInstanceError("more elements before the pixels than in any header")
         group, element = self._start.unpack_from(start)
         tag = group << 16 | element
         if implicit or group == 0xFFFE:

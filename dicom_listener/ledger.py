@@ -42,7 +42,7 @@ class Ledger:
                 connection = _connection(pooled)  # the pool forgets it when it is dead
                 try:
                     return self._run(pooled, step)
-                except psycopg.OperationalError:
+                except (psycopg.OperationalError, psycopg.NotSupportedError):
                     if not connection.closed:
                         raise
                     self.close()  # it died since it was last used, and so did the others
@@ -54,9 +54,13 @@ class Ledger:
         Its statements find what they look for by unique keys, so one plan serves for all values.
         """
         pooled = self._engine.raw_connection()
-        connection = _connection(pooled)
-        connection.autocommit = True
-        connection.execute("SET plan_cache_mode = force_generic_plan")
+        try:
+            connection = _connection(pooled)
+            connection.autocommit = True
+            connection.execute("SET plan_cache_mode = force_generic_plan")
+        except BaseException:
+            pooled.invalidate()  # it must not go back among those that begin by themselves
+            raise
         return pooled
 
     def close(self) -> None:
@@ -71,6 +75,9 @@ class Ledger:
         connection = _connection(pooled)
         try:
             return step(connection)
+        except psycopg.NotSupportedError:
+            connection.close()  # a plan of a table that a migration has changed since
+            raise
         finally:
             self._put_back(pooled, connection)
 

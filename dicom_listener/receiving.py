@@ -189,7 +189,8 @@ class Receiver:
         found = register(connection, received, self._settings, self._recent)
         if found is Known.DELETED:
             self._restore(received, reception, connection)
-            connection.commit()
+        # Where nothing was written, too: a rollback would forget what the connection has prepared.
+        connection.commit()
         return found
 
     def _restore(self, received: Received, reception: Reception, connection: Connection) -> None:
@@ -202,7 +203,7 @@ class Receiver:
         values = {"sop_instance_uid": received.attributes.sop_instance_uid}
         if statements.LOCKED_DELETED.begin(connection, values).fetchone() is None:
             return  # another sender was faster
-        if not self._archive.path(received.path).exists():
+        if not self._archive.holds(received.path):
             if not reception.path.exists():
                 raise StorageUnavailableError("archive: the object was being deleted")
             self._archive.store(reception.path, received.sha256)

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, cast
 from psycopg import Connection, RawCursor
 from psycopg.errors import DivisionByZero
 
+from common.errors import StorageUnavailableError
 from common.ranking import AnalysisView
 from common.settings import Settings
 from common.states import (
@@ -56,13 +57,16 @@ def register(
     """Write the rows of one object and commit them. A clash writes nothing.
 
     Safe to repeat: the same object again is ``Known`` and changes nothing. Then, and after a
-    clash, a transaction may be open: it is the caller's to end.
+    clash, a transaction may be open: it is the caller's to commit.
 
     Args:
         connection: In autocommit, without a transaction.
         received: The object, safe in the archive.
         settings: What the site decided.
         recent: What this listener saw of the ledger lately.
+
+    Raises:
+        StorageUnavailableError: too many senders of the same study at once.
     """
     values = _values(received, settings)
     now = recent.now()
@@ -95,7 +99,7 @@ def register(
         if analysis_id is not None:
             return _registered(analysis_id, values)
         connection.rollback()  # another sender was faster
-    return Clash(SetAsideKind.HIERARCHY_DIFFERS)
+    raise StorageUnavailableError("database: other senders were faster each time")
 
 
 def _registered(analysis_id: int, values: Values) -> Registered:

@@ -8,6 +8,7 @@ locked row as it was before it waited: what else is asked must be asked by the n
 
 import re
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 from psycopg import Connection, RawCursor
@@ -31,7 +32,24 @@ class Statement:
     def begin(self, connection: Connection[Any], values: Mapping[str, Any]) -> RawCursor[Row]:
         """Run it, or put it into the pipeline that is open; prepared once a connection."""
         cursor = RawCursor(connection, row_factory=namedtuple_row)
-        return cursor.execute(self._sql, [values[name] for name in self._names], prepare=True)
+        fitted = [_fit(values[name]) for name in self._names]
+        return cursor.execute(self._sql, fitted, prepare=True)
+
+
+def _fit(value: object) -> object:
+    """Leave a value's type to Postgres, who knows its place.
+
+    The driver would name it: None, a small number and a large one are three, and with each
+    combination of types a statement is prepared and planned anew.
+    """
+    if value is None or isinstance(value, str | bytes | bool):
+        return value
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, list):
+        quoted = (str(one).replace("\\", "\\\\").replace('"', '\\"') for one in value)
+        return "{" + ",".join(f'"{one}"' for one in quoted) + "}"
+    return str(value)
 
 
 LOCKED_STUDY = Statement("""

@@ -69,20 +69,12 @@ class Doors:
         return self.ledger.write(step)
 
     def _receive(self, study: int, word: str, routed: bool) -> None:
-        number = next(numbers)
         uid = f"2.25.{self.example}.{study}"
-        sent = Received(
-            attributes=_attributes(uid, number, word),
-            pipeline=PIPELINE if routed else "none",
-            transfer_syntax_uid="1.2.840.10008.1.2.1",
-            path=f"objects/{number}.dcm",
-            size_bytes=1,
-            sha256=hashlib.sha256(str(number).encode()).digest(),
-            source_ae_title="CT1" if study == 1 else "CR1",
-            source_address="127.0.0.1",
-        )
+        sent = make_received(uid, next(numbers), word)
+        sent = replace(sent, source_ae_title="CT1" if study == 1 else "CR1")
         if not routed:
-            sent = replace(sent, attributes=replace(sent.attributes, sop_class_uid=REPORT))
+            attributes = replace(sent.attributes, sop_class_uid=REPORT)
+            sent = replace(sent, attributes=attributes, pipeline="none")
         found = self._register(sent)
         assert isinstance(found, Registered)
         assert (found.queued_analysis_id is not None) == routed
@@ -240,6 +232,20 @@ class Doors:
     @staticmethod
     def _of(things: Any, pick: int) -> Any:  # noqa: ANN401 - any sequence
         return things[pick % len(things)]
+
+
+def make_received(study_uid: str, number: int, word: str = "") -> Received:
+    """Make an object of a study as if it lay in the archive; ``word`` is its order's priority."""
+    return Received(
+        attributes=_attributes(study_uid, number, word),
+        pipeline=PIPELINE,
+        transfer_syntax_uid="1.2.840.10008.1.2.1",
+        path=f"objects/{study_uid}.{number}.dcm",
+        size_bytes=1,
+        sha256=hashlib.sha256(f"{study_uid}.{number}".encode()).digest(),
+        source_ae_title="CR1",
+        source_address="127.0.0.1",
+    )
 
 
 def _attributes(study_uid: str, number: int, word: str) -> Attributes:

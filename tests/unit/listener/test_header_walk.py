@@ -164,6 +164,19 @@ def test_a_sequence_of_millions_of_elements_is_passed_over_in_little_memory(
         assert read_in_little_memory(path, ExplicitVRLittleEndian).startswith("read")
 
 
+def test_a_name_that_is_said_again_and_again_is_refused_in_little_memory(tmp_path: Path) -> None:
+    name = struct.pack("<HHL", 0x0010, 0x0010, 0xFFF0) + b"A" * 0xFFF0
+    content = struct.pack("<HHL", 0x0008, 0x0060, 2) + b"CR" + name * 2000
+    path, _ = received(tmp_path, content, ImplicitVRLittleEndian)
+    assert read_in_little_memory(path, ImplicitVRLittleEndian) == "refused"
+
+
+def test_elements_without_end_are_refused(tmp_path: Path) -> None:
+    swarm = struct.pack("<HH2sH", 0x0021, 0x1000, b"LO", 0) * 2_000_001
+    with pytest.raises(MalformedInstanceError):
+        read_received_header(*received(tmp_path, swarm))
+
+
 def test_a_name_of_a_hundred_megabytes_is_cut(tmp_path: Path) -> None:
     name = struct.pack("<HHL", 0x0010, 0x0010, 100 << 20) + b"A" * (100 << 20)
     content = struct.pack("<HHL", 0x0008, 0x0060, 2) + b"CR" + name

@@ -9,7 +9,7 @@ NOON = datetime(2026, 11, 27, 12, tzinfo=UTC)
 
 def test_the_database_s_clock_is_carried_on_and_not_for_long() -> None:
     passed = [0.0]
-    recent = Recent(monotonic=lambda: passed[0])
+    recent = Recent(since_boot_s=lambda: passed[0])
     assert recent.now() is None
     recent.saw_clock(NOON)
     passed[0] = 12.5
