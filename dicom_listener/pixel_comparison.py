@@ -2,12 +2,12 @@
 
 python -m dicom_listener.pixel_comparison FIRST SECOND MEMORY_BYTES
 
-A process of its own, with a deadline and a memory limit: decoders have crashed on less than what
-a sender may send. Exit status 0: equal. 1: they differ, or nobody can tell.
+A process of its own (``dicom_listener.same_pixels``), with a deadline and a memory limit: decoders
+have crashed on less than what a sender may send. Exit status 0: equal. 1: they differ, or nobody
+can tell.
 """
 
 import resource
-import subprocess
 import sys
 from pathlib import Path
 
@@ -16,9 +16,8 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from common.errors import FirstreadError
-from common.pixels import read_header
 from common.pixels.frames import read_geometry, read_stored_values
-from common.pixels.header import PARSER_ERRORS, texts, transfer_syntax
+from common.pixels.header import PARSER_ERRORS, read_header, texts, transfer_syntax
 
 # What turns the same stored values into another picture.
 _MEANING = (
@@ -36,22 +35,6 @@ _MEANING = (
     "WindowCenter",
     "WindowWidth",
 )
-
-
-def same_pixels(first: Path, second: Path, *, deadline_s: float, memory_bytes: int) -> bool:
-    """Compare in a child process; whatever it cannot tell counts as different."""
-    command = [sys.executable, "-m", "dicom_listener.pixel_comparison", str(first), str(second)]
-    try:
-        ended = subprocess.run(
-            [*command, str(memory_bytes)],
-            timeout=deadline_s,
-            check=False,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-    except subprocess.TimeoutExpired:
-        return False
-    return ended.returncode == 0
 
 
 def compare(first: Path, second: Path, max_pixels: int) -> bool:

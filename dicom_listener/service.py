@@ -27,12 +27,12 @@ from dicom_listener.connections import AcceptorServer, Reach
 from dicom_listener.ledger import Ledger
 from dicom_listener.library_log import quiet_pynetdicom
 from dicom_listener.peers import Admission
-from dicom_listener.pixel_comparison import same_pixels
 from dicom_listener.pressure import Pressure, queue_age_s
 from dicom_listener.processes import Processes
 from dicom_listener.receiving import Receiver
 from dicom_listener.reception import Spool
 from dicom_listener.ringing import Ringer
+from dicom_listener.same_pixels import same_pixels
 from dicom_listener.tls import is_secured, server_context
 from dicom_listener.watching import watched
 

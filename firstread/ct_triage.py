@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from common.errors import NotEligibleError, PredictionError
-from common.pixels import read_header
-from common.pixels.header import text
+from common.pixels.header import read_header, text
 from common.settings import Settings
 from firstread.ct_slices import PreparedSlices
 from firstread.overlay import draw_overlay, write_overlay

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from common.errors import FirstreadError
-from common.pixels import is_phantom, read_header
-from common.pixels.header import text
+from common.pixels.header import is_phantom, read_header, text
 from common.pixels.image_files import is_image_file
 from common.settings import Settings
 from model.bundles import Bundle

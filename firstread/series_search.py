@@ -7,7 +7,7 @@ from pathlib import Path
 from pydicom.dataset import Dataset
 
 from common.errors import FirstreadError
-from common.pixels import read_header
+from common.pixels.header import read_header
 from firstread.image_search import DICOM_SUFFIXES, find_files
 from firstread.research_pipelines import Unit
 

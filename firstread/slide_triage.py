@@ -14,8 +14,7 @@ import numpy as np
 from pydicom.uid import VLWholeSlideMicroscopyImageStorage
 
 from common.errors import NotEligibleError
-from common.pixels import read_header
-from common.pixels.header import text
+from common.pixels.header import read_header, text
 from common.settings import Settings
 from firstread.overlay import draw_colour_overlay, write_overlay
 from firstread.research_pipelines import ResearchResult, Unit

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TextIO
 
 from common.errors import ConfigurationError
-from common.pixels import read_rendition
+from common.pixels.rendition import read_rendition
 from common.settings import Settings, get_settings
 from firstread.image_search import IMAGE_SUFFIXES, find_files
 from firstread.offline_examining import DEFAULT_PIPELINE, Examiner, Seen

@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 
 from common.errors import ImageError, SenderError
-from common.pixels import read_image_file, read_pixels
-from common.pixels.image_files import is_image_file
+from common.pixels.image_files import is_image_file, read_image_file
+from common.pixels.reading import read_pixels
 from firstread.naming_bundles import named_bundle
 from model.execution import choose_device
 from model.preprocessing import PreprocessingSpec, prepare

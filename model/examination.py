@@ -8,15 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import ImageError
-from common.pixels import (
-    DEFAULT_MAX_PIXELS,
-    is_phantom,
-    read_header,
-    read_image_file,
-    read_pixels,
-    write_rendition,
-)
-from common.pixels.image_files import is_image_file
+from common.pixels.header import is_phantom, read_header
+from common.pixels.image_files import is_image_file, read_image_file
+from common.pixels.reading import DEFAULT_MAX_PIXELS, read_pixels
+from common.pixels.rendition import write_rendition
 from model.bundles import Bundle
 from model.eligibility import Judgement, Note, Policy, judge
 from model.gate import JUDGED_BY_PIXELS

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sqlalchemy.orm import Session, sessionmaker
 
 from common.archive import Archive
-from common.pixels import write_rendition
+from common.pixels.rendition import write_rendition
 from common.settings import Settings
 from common.states import AnalysisState, Lane, Outcome, SetAsideKind
 from common.tables import Analysis, Instance, Patient, Series, SetAside, Study

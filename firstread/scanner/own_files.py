@@ -13,7 +13,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ComputedRadiographyImageStorage, ExplicitVRLittleEndian
 
 from common.errors import MalformedInstanceError, UnreadablePixelsError
-from common.pixels import read_image_file
+from common.pixels.image_files import read_image_file
 from firstread.scanner.data_sets import make_uid
 from firstread.scanner.encodings import Encoding, quantise, set_pixels
 from firstread.scanner.outgoing import (

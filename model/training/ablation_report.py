@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from common.pixels import read_image_file
+from common.pixels.image_files import read_image_file
 from model.evaluation.bootstrap import cluster_bootstrap
 from model.evaluation.discrimination import auc
 from model.evaluation.localisation_picture import (

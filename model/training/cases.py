@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from common.pixels import read_image_file
+from common.pixels.image_files import read_image_file
 
 FINDINGS = (
     "Atelectasis",

@@ -21,8 +21,8 @@ from safetensors.torch import load_file
 from torch import nn
 
 from common.errors import BundleError, ImageError, SenderError, TrainingDataError
-from common.pixels import read_image_file, read_pixels
-from common.pixels.image_files import is_image_file
+from common.pixels.image_files import is_image_file, read_image_file
+from common.pixels.reading import read_pixels
 from model.bundles import HEAD_PREFIX, Bundle, tensor_names
 from model.encoders.building import build_encoder
 from model.network import TriageNetwork, build_network

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from common.errors import BundleError, ImageError, SenderError, TrainingDataError
-from common.pixels import read_pixels
+from common.pixels.reading import read_pixels
 from model.bundles import Bundle
 from model.eligibility import Policy
 from model.examination import examine

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from common.pixels import read_image_file
+from common.pixels.image_files import read_image_file
 from model import gate_features
 from model.gate import Kind
 from model.gate_features import glance

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from common.pixels import read_image_file
+from common.pixels.image_files import read_image_file
 from model.bundles import Bundle
 from model.evaluation.lesion_boxes import BoxedImage, box_cases, read_boxed_images
 from model.evaluation.localisation_picture import (

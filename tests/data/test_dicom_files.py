@@ -9,8 +9,9 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from common.errors import ImageError, SenderError
-from common.pixels import read_header, read_pixels
 from common.pixels.frames import read_geometry, read_stored_values
+from common.pixels.header import read_header
+from common.pixels.reading import read_pixels
 from model.eligibility import EligibilityRules, Policy, judge
 
 pytestmark = pytest.mark.data

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import ImageError, SenderError
-from common.pixels import read_pixels
+from common.pixels.reading import read_pixels
 from model.bundles import SHIPPED, find_bundles
 from model.gate import CHILD_REFUSAL, GATE, Gate, load_gate
 from model.training.cases import read_case, read_cases

@@ -9,8 +9,8 @@ from pydicom.uid import ExplicitVRLittleEndian
 
 from common.archive import Archive
 from common.errors import FirstreadError
-from common.pixels import read_pixels
 from common.pixels.header import text
+from common.pixels.reading import read_pixels
 from dicom_listener.attributes import read_attributes, read_received_header
 from dicom_listener.reception import Announced
 from dicom_listener.wire import read_store_request, store_response

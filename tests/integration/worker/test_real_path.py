@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from common.archive import Archive
 from common.errors import ConfigurationError
-from common.pixels import read_rendition
+from common.pixels.rendition import read_rendition
 from common.settings import Settings
 from common.states import AnalysisState
 from common.tables import Analysis, Instance

@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from common.errors import OversizedImageError, StorageUnavailableError, UnreadablePixelsError
-from common.pixels import read_image_file, read_rendition, write_rendition
+from common.pixels.image_files import read_image_file
+from common.pixels.rendition import read_rendition, write_rendition
 from tests.radiographs import make_exposure
 
 GREY8 = make_exposure(8).astype(np.uint8)

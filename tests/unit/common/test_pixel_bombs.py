@@ -54,7 +54,8 @@ READ_ALL = """
 import resource, sys
 from pathlib import Path
 from common.errors import FirstreadError
-from common.pixels import read_header, read_pixels
+from common.pixels.header import read_header
+from common.pixels.reading import read_pixels
 pages = int(Path("/proc/self/statm").read_text().split()[0])
 limit = pages * resource.getpagesize() + (160 << 20)
 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))

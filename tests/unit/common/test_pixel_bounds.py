@@ -29,8 +29,9 @@ from common.errors import (
     OversizedImageError,
     UnreadablePixelsError,
 )
-from common.pixels import is_phantom, read_header, read_pixels
 from common.pixels.codestreams import read_codestream_header
+from common.pixels.header import is_phantom, read_header
+from common.pixels.reading import read_pixels
 from tests.radiographs import (
     LOSSLESS,
     encode,
@@ -224,7 +225,7 @@ READ_IN_LITTLE_MEMORY = """
 import resource, sys
 from pathlib import Path
 from common.errors import FirstreadError
-from common.pixels import read_pixels
+from common.pixels.reading import read_pixels
 pages = int(Path("/proc/self/statm").read_text().split()[0])
 limit = pages * resource.getpagesize() + (160 << 20)
 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))

@@ -11,7 +11,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import UID, JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNearLossless
 
 from common.errors import UnreadablePixelsError
-from common.pixels import read_pixels
+from common.pixels.reading import read_pixels
 from tests.radiographs import LOSSLESS, make_exposure, make_radiograph, write_radiograph
 
 EXPOSURE = make_exposure(12)

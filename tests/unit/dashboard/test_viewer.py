@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from common.archive import Archive
-from common.pixels import write_rendition
+from common.pixels.rendition import write_rendition
 from common.states import AnalysisState, Outcome
 from dashboard.study_panel import viewer_link
 from dashboard.study_record import Heatmap, ImageRecord

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from common.errors import ImageError, MalformedInstanceError, UnreadablePixelsError
-from common.pixels import read_rendition
+from common.pixels.rendition import read_rendition
 from model.bundles import Bundle
 from model.eligibility import Policy
 from model.examination import examine

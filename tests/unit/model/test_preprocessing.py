@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
-from common.pixels import read_image_file, read_pixels
+from common.pixels.image_files import read_image_file
+from common.pixels.reading import read_pixels
 from model.preprocessing import PreprocessingSpec, prepare, resize_and_stretch
 from tests.radiographs import make_exposure, make_radiograph, write_radiograph
 

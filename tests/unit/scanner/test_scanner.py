@@ -11,7 +11,8 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID
 
 from common.errors import UnreadablePixelsError
-from common.pixels import is_phantom, read_header, read_pixels
+from common.pixels.header import is_phantom, read_header
+from common.pixels.reading import read_pixels
 from common.settings import Settings
 from common.states import AnalysisState, OrderPriority, Outcome, PrioritySource
 from firstread.scanner.cases import FATES, REPEATS, UNREADABLE, Case

@@ -16,7 +16,8 @@ from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.events import Event
 
 from common.errors import ConfigurationError, UnreachableError
-from common.pixels import is_phantom, read_pixels
+from common.pixels.header import is_phantom
+from common.pixels.reading import read_pixels
 from firstread.scanner.cases import Case
 from firstread.scanner.expectations import compare_answers, read_expectations
 from firstread.scanner.outgoing import Outgoing, read_outgoing
