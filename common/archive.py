@@ -52,7 +52,7 @@ class Archive:
             raise ValueError(f"{name!r} lies outside the archive")
         return path
 
-    def store(self, received: Path, sha256: bytes) -> str:
+    def store(self, received: Path, sha256: bytes) -> bool:
         """Move a complete file from ``incoming`` to its final name and make both durable.
 
         The same content stored twice is one file. Safe to repeat after a crash at any point.
@@ -66,10 +66,11 @@ class Archive:
             raise StorageUnavailableError(f"archive: {error.strerror}") from error
         return self.place(received, sha256)
 
-    def place(self, synced: Path, sha256: bytes) -> str:
+    def place(self, synced: Path, sha256: bytes) -> bool:
         """Move a file that is synced already to its final name and make the name durable.
 
-        Content that is there already stays, and the file is left where it is.
+        Returns:
+            False if the same content was there already: it stays, and the file where it was.
 
         Raises:
             StorageUnavailableError: the disk refused; the file is left to the caller.
@@ -82,14 +83,15 @@ class Archive:
                 # Another thread or host may have made the folder and not synced its name yet.
                 folder.mkdir(mode=0o700, exist_ok=True)
                 sync_folder(folder.parent)
-            if not self.holds(name):
+            is_new = not self.holds(name)
+            if is_new:
                 synced.rename(final)
             sync_folder(folder)
         except OSError as error:
             self._named_folders.discard(folder)
             raise StorageUnavailableError(f"archive: {error.strerror}") from error
         self._named_folders.add(folder)
-        return name
+        return is_new
 
     def holds(self, name: str) -> bool:
         """Say whether a file is there, by opening it: NFS answers from memory what else is asked.

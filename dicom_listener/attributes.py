@@ -91,13 +91,16 @@ class Attributes:
     view_position: str
 
 
-def read_received_header(path: Path, announced: Announced, head: bytes = b"") -> Header:
+def read_received_header(
+    path: Path, announced: Announced, head: bytes = b"", size_bytes: int | None = None
+) -> Header:
     """Read the few elements that the listener needs; the rest is passed over, not held.
 
     Args:
         path: The Part 10 file as the listener wrote it.
         announced: What its head and encoding follow from.
         head: The first bytes of the data set, if they are at hand.
+        size_bytes: How long the data set is, if that is known.
 
     Raises:
         MalformedInstanceError: not a data set in the announced transfer syntax.
@@ -109,7 +112,7 @@ def read_received_header(path: Path, announced: Announced, head: bytes = b"") ->
         with closing(
             InflatedSource(path, start)
             if announced.transfer_syntax_uid == DeflatedExplicitVRLittleEndian
-            else FileSource(path, start, head)
+            else FileSource(path, start, head, size_bytes)
         ) as source:
             picked = Picked(source, _TAGS, little_endian=little_endian)
         plain = plain_header(picked)

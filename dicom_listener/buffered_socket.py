@@ -11,7 +11,7 @@ from typing import cast
 from pynetdicom.association import Association
 from pynetdicom.transport import AssociationSocket
 
-_BUFFER_BYTES = 1 << 17
+_BUFFER_BYTES, _WIDE_BYTES = 1 << 17, 1 << 19
 
 
 class ClosedError(Exception):
@@ -60,7 +60,7 @@ class BufferedSocket(AssociationSocket):
         Raises:
             ClosedError: the connection ended before there were so many.
         """
-        if count > _BUFFER_BYTES - self._start:
+        if count > len(self._buffer) - self._start:
             self._compact()
         while self._end - self._start < count:
             self._fill()
@@ -97,6 +97,19 @@ class BufferedSocket(AssociationSocket):
         some = self._view[self._start : min(self._end, self._start + at_most)]
         self._start += len(some)
         return some
+
+    def widen(self) -> None:
+        """Read in larger pieces from now on, as who sends large objects is worth. Safe to repeat.
+
+        Each piece waits thrice for the interpreter: at the socket, the hash and the file.
+        """
+        if len(self._buffer) == _WIDE_BYTES:
+            return
+        unread = self._view[self._start : self._end]
+        self._buffer = bytearray(_WIDE_BYTES)
+        self._view = memoryview(self._buffer)
+        self._start, self._end = 0, len(unread)
+        self._view[: self._end] = unread
 
     def recv(self, nr_bytes: int) -> bytearray:
         """Read for pynetdicom: exactly so many bytes, or fewer if the peer has gone.

@@ -49,15 +49,17 @@ class Source(Protocol):
 class FileSource:
     """A data set as it lies in a file, of which the beginning may be at hand."""
 
-    def __init__(self, path: Path, start: int, head: bytes = b"") -> None:
-        """Take the file, where in it the data set begins, and its first bytes.
+    def __init__(
+        self, path: Path, start: int, head: bytes = b"", size_bytes: int | None = None
+    ) -> None:
+        """Take the file, where in it the data set begins, its first bytes and its length.
 
         Raises:
             OSError: there is no such file.
         """
         self._path = path
         self._start = start
-        self._size_bytes = path.stat().st_size - start
+        self._size_bytes = path.stat().st_size - start if size_bytes is None else size_bytes
         self._head = head
         self._at = 0
         self._file: BinaryIO | None = None  # opened at need

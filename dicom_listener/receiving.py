@@ -154,19 +154,21 @@ class Receiver:
         announced = reception.announced
         sha256 = reception.finish()
         try:
-            header = read_received_header(reception.path, announced, bytes(reception.head))
-            size_bytes = reception.path.stat().st_size
+            header = read_received_header(
+                reception.path, announced, bytes(reception.head), reception.size_bytes
+            )
         except OSError as error:
             raise StorageUnavailableError(f"archive: {error.strerror}") from error
         attributes = read_attributes(header, announced, self._settings.zone)
         # Before anything is said of it: bytes, name and folder are on the disk.
         reception.sync()
+        reception.is_placed = self._archive.place(reception.path, sha256)
         received = Received(
             attributes=attributes,
             pipeline=route(attributes.sop_class_uid, header),
             transfer_syntax_uid=announced.transfer_syntax_uid,
-            path=self._archive.place(reception.path, sha256),
-            size_bytes=size_bytes,
+            path=self._archive.object_name(sha256),
+            size_bytes=reception.file_bytes,
             sha256=sha256,
             source_ae_title=announced.source_ae_title,
             source_address=address,
@@ -206,7 +208,7 @@ class Receiver:
         if not self._archive.holds(received.path):
             if not reception.path.exists():
                 raise StorageUnavailableError("archive: the object was being deleted")
-            self._archive.store(reception.path, received.sha256)
+            reception.is_placed = self._archive.store(reception.path, received.sha256)
         statements.RESTORED.begin(connection, values)
 
     def _keep_aside(self, session: Session, received: Received, clash: Clash) -> str:

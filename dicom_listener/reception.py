@@ -2,12 +2,14 @@
 
 import fcntl
 import hashlib
+import math
 import os
 import secrets
 import struct
 import time
+from io import FileIO
+from itertools import count
 from pathlib import Path
-from typing import BinaryIO
 
 from common.archive import Archive
 from common.errors import StorageUnavailableError
@@ -15,8 +17,7 @@ from common.logs import get_logger
 
 IMPLEMENTATION_CLASS_UID = "2.25.165098811004870410477724109222706844623"
 IMPLEMENTATION_VERSION_NAME = "FIRSTREAD_0_1"
-_CHECK_SPACE_EVERY_BYTES = 64 << 20
-_BUFFER_BYTES = 1 << 14  # fragments are larger, and then written as they are
+_CHECK_SPACE_EVERY_BYTES, _CHECK_SPACE_EVERY_S = 1 << 20, 0.2
 _HEAD_BYTES = 1 << 15
 
 log = get_logger()
@@ -30,27 +31,30 @@ class Reception:
     expects: ``write``, ``close``, ``name``, ``file.flush``.
     """
 
-    def __init__(
-        self, path: Path, archive: Archive, reserve_bytes: int, announced: "Announced"
-    ) -> None:
+    def __init__(self, path: Path, room: "Room", announced: "Announced") -> None:
         self.path = path
         self.announced = announced
+        self.is_placed = False  # in the archive, under another name
         self.size_bytes = 0  # of the data set
         self.head = bytearray()  # the first bytes of it, where the header is
         self.began_s = time.monotonic()
-        self._archive = archive
-        self._reserve_bytes = reserve_bytes
+        self._room = room
         self._hash = hashlib.sha256()
         self._failure: str | None = None
-        self._stream: BinaryIO | None = None
-        self._space_checked_at_bytes = 0
+        self._stream: FileIO | None = None
+        self._unwritten = announced.part10_head()  # goes with the first fragment
+        self._part10_bytes = len(self._unwritten)
         try:
-            self._require_space()
+            room.require(0)
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            self._stream = os.fdopen(descriptor, "wb", buffering=_BUFFER_BYTES)
-            self._stream.write(announced.part10_head())
+            self._stream = os.fdopen(descriptor, "wb", buffering=0)
         except OSError as error:
             self._fail(error.strerror or "disk error")
+
+    @property
+    def file_bytes(self) -> int:
+        """The size of the file: of the data set, and of what stands before it."""
+        return self._part10_bytes + self.size_bytes
 
     @property
     def name(self) -> str:
@@ -72,25 +76,31 @@ class Reception:
         self.size_bytes += len(data)
         if self._stream is not None:
             try:
-                if self.size_bytes - self._space_checked_at_bytes > _CHECK_SPACE_EVERY_BYTES:
-                    self._require_space()
-                self._stream.write(data)
+                self._room.require(len(data))
+                self._write_out(data)
                 self._hash.update(data)
             except (OSError, ValueError) as error:  # ValueError: closed by an aborting association
                 self._fail(getattr(error, "strerror", None) or "closed")
         return len(data)
 
+    def _write_out(self, data: bytes | memoryview) -> None:
+        if self._unwritten:
+            data, self._unwritten = b"".join((self._unwritten, data)), b""
+        left = memoryview(data)
+        while left and self._stream is not None:
+            left = left[self._stream.write(left) :]  # a disk that is nearly full takes a part
+
     def finish(self) -> bytes:
-        """Flush the complete file and give the SHA-256 of its data set.
+        """Write what is left of the file and give the SHA-256 of its data set.
 
         Raises:
             StorageUnavailableError: the disk refused, or is down to its reserve.
         """
-        if self._stream is not None:
+        if self._unwritten:
             try:
-                self._stream.flush()
-            except OSError as error:
-                self._fail(error.strerror or "disk error")
+                self._write_out(b"")
+            except (OSError, ValueError) as error:
+                self._fail(getattr(error, "strerror", None) or "closed")
         if self._failure is not None:
             raise StorageUnavailableError(f"archive: {self._failure}")
         return self._hash.digest()
@@ -122,6 +132,8 @@ class Reception:
     def discard(self) -> None:
         """Remove the file, unless the archive has taken it. Safe to repeat, never raises."""
         self.close()
+        if self.is_placed:
+            return
         try:
             self.path.unlink(missing_ok=True)
         except OSError as error:  # a disk gone read-only says so even of a name that is not there
@@ -131,10 +143,33 @@ class Reception:
         self._failure = self._failure or reason
         self.discard()
 
-    def _require_space(self) -> None:
-        self._space_checked_at_bytes = self.size_bytes
-        if self._archive.free_bytes() < self._reserve_bytes:
-            raise OSError(0, "less free space than the reserve")
+
+class Room:
+    """What is left on the archive's disk, asked anew after a megabyte or a fifth of a second.
+
+    For any thread; a count that two of them spoil at once is put right by the next question.
+    """
+
+    def __init__(self, archive: Archive, reserve_bytes: int) -> None:
+        self._archive = archive
+        self._reserve_bytes = reserve_bytes
+        self._free_bytes = self._since_bytes = 0
+        self._asked_at_s = -math.inf
+
+    def require(self, count: int) -> None:
+        """Count bytes that come.
+
+        Raises:
+            OSError: with them less would be free than the reserve; or the disk does not say.
+        """
+        self._since_bytes += count
+        is_stale = time.monotonic() - self._asked_at_s > _CHECK_SPACE_EVERY_S
+        is_tight = self._free_bytes - self._since_bytes < self._reserve_bytes
+        if is_stale or is_tight or self._since_bytes > _CHECK_SPACE_EVERY_BYTES:
+            self._free_bytes, self._since_bytes = self._archive.free_bytes(), 0
+            self._asked_at_s = time.monotonic()
+            if self._free_bytes < self._reserve_bytes:
+                raise OSError(0, "less free space than the reserve")
 
 
 class Announced:
@@ -186,7 +221,8 @@ class Spool:
             StorageUnavailableError: the archive cannot be written.
         """
         self._archive = archive
-        self._reserve_bytes = reserve_bytes
+        self._room = Room(archive, reserve_bytes)
+        self._numbers = count()
         try:
             self._remove_abandoned()
             self.folder = archive.incoming / f"{os.getpid()}-{secrets.token_hex(4)}"
@@ -197,8 +233,7 @@ class Spool:
 
     def receive(self, announced: Announced) -> Reception:
         """Start a file for one object. Never raises for the disk: ``finish`` does."""
-        path = self.folder / f"{secrets.token_hex(16)}.dcm"
-        return Reception(path, self._archive, self._reserve_bytes, announced)
+        return Reception(self.folder / f"{next(self._numbers)}.dcm", self._room, announced)
 
     def close(self) -> None:
         """Give the folder back. Safe to repeat."""

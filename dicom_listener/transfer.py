@@ -31,6 +31,7 @@ from dicom_listener.wire import (
 _DATA_TRANSFER = "Sta6"  # PS3.8 table 9-10: association established and ready for data transfer
 _IDLE_S = 0.1  # after so long without data, pynetdicom's own loop waits for more
 _DROP_BYTES = 1 << 17
+_LARGE_BYTES = 1 << 17
 _MAX_COMMAND_BYTES = 1024  # a C-STORE request holds some 200
 
 log = get_logger()
@@ -213,6 +214,8 @@ class TransferProvider(DULServiceProvider):
                 raise LeftError
             if not 0 < left <= self._max_pdu_bytes:
                 raise BrokenProtocolError(f"a PDU of {left} bytes")
+            if reception.size_bytes > _LARGE_BYTES:
+                connection.widen()
             while left:
                 if is_complete or left < PDV_HEADER.size:
                     raise BrokenProtocolError("more in a PDU than its data set")
