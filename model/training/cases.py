@@ -48,6 +48,11 @@ class Case:
     view: str
     age: float | None
 
+    @property
+    def disputed(self) -> bool:
+        """Tell whether text mining said abnormal where radiologists said normal."""
+        return self.dataset == "nih_cxr14" and self.findings is None
+
 
 def read_cases(folder: Path) -> list[Case]:
     """Read ``cxr.csv`` in its own order; ``folder`` holds it and ``images/``."""

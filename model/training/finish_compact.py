@@ -25,7 +25,7 @@ from model.network import TriageNetwork, build_network
 from model.operating_points import operating_point, threshold_for_sensitivity
 from model.preprocessing import PreprocessingSpec
 from model.training.cases import Case, boxed_paths, of_dataset, read_cases
-from model.training.compact import ENCODER, LAST_STAGE, select_training_cases
+from model.training.compact import select_training_cases
 from model.training.compact_card import INTENDED_USE, compact_card
 from model.training.compact_measures import (
     HEADLINE,
@@ -35,6 +35,7 @@ from model.training.compact_measures import (
     evaluations_of,
     shortcuts,
 )
+from model.training.compact_recipe import ENCODER
 from model.training.packing import write_bundle, write_half_weights
 from model.training.predictions import Predicted, predict_images
 from model.training.radiographs import load_prepared
@@ -60,7 +61,7 @@ class HeadChoice:
 def finish(data: Path, out: Path, folder: Path, test_log: Path) -> Bundle:
     """Turn the run in ``out`` into a bundle in ``folder``; each look at test is logged."""
     record = json.loads((out / RECORD).read_text())
-    spec = PreprocessingSpec(size_px=LAST_STAGE.size_px)
+    spec = PreprocessingSpec(size_px=record["config"]["stages"][-1]["size_px"])
     network = build_network(ENCODER.model_dump())
     network.load_state_dict(load_file(out / "checkpoint" / "average.safetensors"))
     every_case = read_cases(data)

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
+from model.encoders.encoder import Features
 from model.insight import insight_loss
 from model.network import TriageNetwork
 from model.training.augmentation import Augmentation, augment
@@ -50,6 +51,7 @@ class TrainingConfig(BaseModel):
     findings_share: float = 0.5
     cells_share: float = 3.0
     decoupling: float = 0.01
+    bfloat16: bool = False  # of the encoder's products alone; weights stay float32
     report_every: int = 50
     save_every: int = 300
     seed: int = 0
@@ -161,7 +163,9 @@ def _loss(
 ) -> Tensor:
     """Add up what the triage head, INSIGHT and the named findings cost."""
     images = batch.images[:, None].contiguous(memory_format=torch.channels_last)
-    output = network(images)
+    with torch.autocast("cpu", torch.bfloat16, enabled=config.bfloat16):
+        embedding, spatial = network.encoder(images)
+    output = network.read(Features(embedding.float(), spatial.float()))
     smoothed = batch.target * (1 - config.label_smoothing) + config.label_smoothing / 2
     loss = F.binary_cross_entropy_with_logits(output.score, smoothed)
     insight = insight_loss(output.insight, smoothed[:, None], decoupling=config.decoupling)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from model.preprocessing import PreprocessingSpec, prepare, resize_and_stretch
 from model.training.cases import FINDINGS, Case, read_case
 from model.training.loop import Batch
-from model.training.sampling import sampling_probabilities
+from model.training.sampling import SHARES, Shares, sampling_probabilities
 
 
 class Radiographs:
@@ -17,9 +17,9 @@ class Radiographs:
 
     findings = len(FINDINGS)
 
-    def __init__(self, cases: list[Case]) -> None:
+    def __init__(self, cases: list[Case], shares: Shares = SHARES) -> None:
         self.cases = cases
-        self._chances = sampling_probabilities(cases)
+        self._chances = sampling_probabilities(cases, shares)
         self._target = np.array([case.abnormal for case in cases], dtype=np.float32)
         self._findings = np.stack([_finding_row(case) for case in cases])
         self._images = lru_cache(maxsize=1)(lambda size_px: load_images(self.cases, size_px))
