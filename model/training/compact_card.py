@@ -1,10 +1,12 @@
 """The model card of the compact bundle, written from its own figures."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from model.calibrators import AnyCalibrator
 from model.measured import Metrics
 from model.operating_points import OperatingPoint
+from model.training.against_thumbnails import LAST_PHASE
 from model.training.packing import DISCLAIMER, evaluation_table
 
 INTENDED_USE = (
@@ -43,9 +45,13 @@ latter stand here because they alone have 100 cases of each class. NIH labels we
 reports: part of what counts as error here is theirs. The children are outside the intended use.
 Every look at test, earlier versions' included, is a line of `docs/test_log.csv`.
 
-- Against a logistic regression on 32 x 32 thumbnails of the same training images, on the
-  headline's cases: {thumbnails:.3f} there; difference {better:+.3f} ({better_low:+.3f} to
-  {better_high:+.3f}), p {better_p:.4f} (paired DeLong).
+- Against a logistic regression on 32 x 32 thumbnails of all training images, on the headline's
+  cases: {thumbnails:.3f} there; difference {better:+.3f} ({better_low:+.3f} to
+  {better_high:+.3f}), p {better_p:.4f} (paired DeLong).{last_phase}
+- A PA view alone says "abnormal" more often here than an AP view: how the cases were gathered.
+  Pairs of the same view alone, on the headline's cases: {within:.3f}, thumbnails
+  {within_thumbnails:.3f}; difference {within_better:+.3f} ({within_low:+.3f} to
+  {within_high:+.3f}), p {within_p:.4f}.
 - Mean AUC of NIH test (all ages) and Kermany test: {mean_auc:.3f}.
 - INSIGHT's own probability, not calibrated: AUC {insight_auc:.3f} on the headline's cases.
 - Source: among normals alone, NIH can be told from RSNA with AUC {from_embedding:.3f} from the
@@ -70,11 +76,12 @@ the point.
 ## Training
 
 {train_images} images of NIH ChestX-ray14, RSNA normals, Hannover COVID-19, ieee8023 and, for
-features only, children; batches balanced by source and label; from random weights,
-{samples:,} images drawn in all ({stages}). Left out:
-{boxed} images of patients with lesion boxes, and {near} RSNA normals whose thumbnail lies within a
-cosine of {cosine} of an NIH val or test image. Children are in no calibration, threshold or
-headline. Images were mirrored in training: the side of the heart means little to this model.
+features only, children; batches balanced by source and label; from {start},
+{samples:,} images drawn ({stages}). Left out:
+{boxed} images of patients with lesion boxes, {near} RSNA normals whose thumbnail lies within a
+cosine of {cosine} of an NIH val or test image{disputed}.
+Children are in no calibration, threshold or headline. Images were mirrored in training: the side
+of the heart means little to this model.
 
 Data fingerprint: `{fingerprint}`.
 The run's choices, seed, commit and versions: `training` in `bundle.json`.
@@ -110,6 +117,13 @@ def compact_card(
         better_low=further["better_than_thumbnails_low"],
         better_high=further["better_than_thumbnails_high"],
         better_p=further["better_than_thumbnails_p"],
+        last_phase=_of_last_phase(further),
+        within=further["auc_within_views_nih_test_adults"],
+        within_thumbnails=further["thumbnail_auc_within_views_nih_test_adults"],
+        within_better=further["better_than_thumbnails_within_views"],
+        within_low=further["better_than_thumbnails_within_views_low"],
+        within_high=further["better_than_thumbnails_within_views_high"],
+        within_p=further["better_than_thumbnails_within_views_p"],
         mean_auc=further["mean_auc_nih_and_kermany_test"],
         insight_auc=further["insight_auc_nih_test_adults"],
         from_embedding=further["source_auc_from_embedding"],
@@ -129,14 +143,52 @@ def compact_card(
         log_loss=calibrator.log_loss,
         points="\n".join(_row(point) for point in points),
         train_images=data["train_images"],
-        samples=sum(stage["samples"] for stage in config["stages"]),
-        stages=", ".join(
-            f"{stage['samples']:,} at {stage['size_px']} px" for stage in config["stages"]
-        ),
+        start=_start(data.get("start")),
+        samples=_samples(config),
+        stages=_stages(config),
+        disputed=_disputed(data["left_out"].get("disputed", 0)),
         boxed=data["left_out"]["patient_with_boxes"],
         near=data["left_out"]["crd_normal_near_neighbour"],
         cosine=data["near_neighbour_cosine"],
         fingerprint=data["fingerprint"],
+    )
+
+
+def _of_last_phase(further: Mapping[str, float]) -> str:
+    """Say how the thumbnails do that were drawn as the last phase draws."""
+    if f"better_than_thumbnails{LAST_PHASE}" not in further:
+        return ""
+    better, low, high, p = (
+        further[f"better_than_thumbnails{part}{LAST_PHASE}"] for part in ("", "_low", "_high", "_p")
+    )
+    area = further[f"thumbnail_auc_nih_test_adults{LAST_PHASE}"]
+    return (
+        f"\n  Drawn as the second phase draws, thumbnails have {area:.3f}; difference"
+        f" {better:+.3f} ({low:+.3f}\n  to {high:+.3f}), p {p:.4f}."
+    )
+
+
+def _start(start: dict[str, Any] | None) -> str:
+    if start is None:
+        return "random weights"
+    drawn = f"{_samples(start['config']):,} images drawn from random weights"
+    images = f"from {start['data']['train_images']} images"
+    return f"the average of a first phase ({drawn}, {images}: {_stages(start['config'])})"
+
+
+def _samples(config: dict[str, Any]) -> int:
+    return sum(stage["samples"] for stage in config["stages"])
+
+
+def _stages(config: dict[str, Any]) -> str:
+    return ", ".join(f"{stage['samples']:,} at {stage['size_px']} px" for stage in config["stages"])
+
+
+def _disputed(count: int) -> str:
+    if count == 0:
+        return ""
+    return (
+        f",\nand, in the second phase, {count} on whose label text mining and radiologists disagree"
     )
 
 

@@ -7,14 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.calibrators import AnyCalibrator
-from model.evaluation.discrimination import auc, paired_auc_difference
+from model.evaluation.discrimination import auc
 from model.evaluation.evaluate import evaluate
 from model.evaluation.reliability import ece_under_perfect_calibration
 from model.evaluation.source_readability import source_readability
 from model.measured import Evaluation
 from model.training.cases import Case, of_dataset
 from model.training.predictions import Predicted
-from model.training.thumbnail_baseline import ThumbnailBaseline
 
 HEADLINE = "NIH test, adults"
 SUBGROUP_AGE_YEARS = 50
@@ -122,19 +121,4 @@ def calibration_by_chance(scored: Scored, calibrator: AnyCalibrator) -> dict[str
         "ece_by_chance_nih_test_adults": by_chance.mean,
         "ece_by_chance_low": by_chance.low,
         "ece_by_chance_high": by_chance.high,
-    }
-
-
-def against_thumbnails(scored: Scored, baseline: ThumbnailBaseline) -> dict[str, float]:
-    """Compare with the thumbnail baseline on the headline's cases, paired (DeLong)."""
-    rows = scored.rows({"nih_cxr14"}, {"test"}, adult=True)
-    labels = scored.labels(rows)
-    of_thumbnails = baseline.score([scored.cases[row] for row in rows])
-    found = paired_auc_difference(labels, scored.predicted.score[rows], of_thumbnails)
-    return {
-        "thumbnail_auc_nih_test_adults": auc(labels, of_thumbnails),
-        "better_than_thumbnails": found.difference,
-        "better_than_thumbnails_low": found.low,
-        "better_than_thumbnails_high": found.high,
-        "better_than_thumbnails_p": found.p_value,
     }

@@ -1,19 +1,18 @@
 """Calibrate the trained compact network, measure it once on test cases, pack its bundle.
 
-Run: ``python -m model.training.finish_compact --data ../shared/data/cxr --out runs/compact
---bundle runs/chest_xray_compact-1.1.0 --test-log docs/test_log.csv``
+Run: ``python -m model.training.finish_compact --data ../shared/data/cxr --out runs/compact_second
+--bundle runs/chest_xray_compact-1.2.0 --test-log docs/test_log.csv``
 """
 
 import argparse
 import copy
-import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 
 from model.bundles import WEIGHTS, Bundle
 from model.calibration import fit_calibrator
@@ -24,26 +23,24 @@ from model.measured import Evaluation, Metrics
 from model.network import TriageNetwork, build_network
 from model.operating_points import operating_point, threshold_for_sensitivity
 from model.preprocessing import PreprocessingSpec
+from model.training.against_thumbnails import LAST_PHASE, against_both_baselines
 from model.training.cases import Case, boxed_paths, of_dataset, read_cases
-from model.training.compact import select_training_cases
 from model.training.compact_card import INTENDED_USE, compact_card
 from model.training.compact_measures import (
     HEADLINE,
     Scored,
-    against_thumbnails,
     calibration_by_chance,
     evaluations_of,
     shortcuts,
 )
 from model.training.compact_recipe import ENCODER
+from model.training.compact_start import Start, mean_of_starts, read_start
 from model.training.packing import write_bundle, write_half_weights
 from model.training.predictions import Predicted, predict_images
 from model.training.radiographs import load_prepared
-from model.training.run_record import RECORD
-from model.training.thumbnail_baseline import fit_thumbnail_baseline
 from model.training.triage_head import FittedHead, refit_triage_head
 
-NAME, VERSION = "chest_xray_compact", "1.1.0"
+NAME, VERSION = "chest_xray_compact", "1.2.0"
 SENSITIVITIES = {"sensitive": 0.90, "default": 0.75, "specific": 0.50}
 HELD_OUT = ("val", "test")
 
@@ -58,12 +55,12 @@ class HeadChoice:
     kept: bool
 
 
-def finish(data: Path, out: Path, folder: Path, test_log: Path) -> Bundle:
-    """Turn the run in ``out`` into a bundle in ``folder``; each look at test is logged."""
-    record = json.loads((out / RECORD).read_text())
-    spec = PreprocessingSpec(size_px=record["config"]["stages"][-1]["size_px"])
+def finish(data: Path, trained: Start, folder: Path, test_log: Path, name: str = NAME) -> Bundle:
+    """Turn trained weights into a bundle in ``folder``; each look at test is logged."""
+    record = trained.record
+    spec = PreprocessingSpec(size_px=trained.size_px)
     network = build_network(ENCODER.model_dump())
-    network.load_state_dict(load_file(out / "checkpoint" / "average.safetensors"))
+    network.load_state_dict(trained.weights)
     every_case = read_cases(data)
     boxes = data.parent / "boxes" / "boxes.csv"
     head = _choose_head(network, every_case, boxes, spec)
@@ -88,12 +85,10 @@ def finish(data: Path, out: Path, folder: Path, test_log: Path) -> Bundle:
     )
     threshold = next(point.threshold for point in points if point.name == "default")
     evaluations = evaluations_of(scored, calibrator, threshold)
-    without = frozenset(record["data"]["without"])
-    baseline = fit_thumbnail_baseline(select_training_cases(every_case, boxes, without).train)
     further = {
         **shortcuts(scored, evaluations),
         **calibration_by_chance(scored, calibrator),
-        **against_thumbnails(scored, baseline),
+        **against_both_baselines(scored, every_case, boxes, record["data"]),
     }
     metrics = Metrics(headline=HEADLINE, evaluations=evaluations, further=further)
     support = float(np.quantile(scored.predicted.insight_probability[val][labels], 0.1))
@@ -103,7 +98,7 @@ def finish(data: Path, out: Path, folder: Path, test_log: Path) -> Bundle:
         "bundled_at": datetime.now(UTC).date().isoformat(),
     }
     fields = {
-        "name": NAME,
+        "name": name,
         "version": VERSION,
         "pipeline": "chest_xray",
         "encoder": ENCODER.model_dump(),
@@ -118,9 +113,9 @@ def finish(data: Path, out: Path, folder: Path, test_log: Path) -> Bundle:
         "intended_use": INTENDED_USE,
         "licence": "Apache-2.0",
     }
-    card = compact_card(NAME, VERSION, metrics, calibrator, points, training)
+    card = compact_card(name, VERSION, metrics, calibrator, points, training)
     bundle = write_bundle(folder, card, fields)
-    _log_test(test_log, bundle, evaluations, further["thumbnail_auc_nih_test_adults"])
+    _log_test(test_log, bundle, evaluations, further)
     return bundle
 
 
@@ -150,15 +145,22 @@ def _predict(network: TriageNetwork, cases: list[Case], spec: PreprocessingSpec)
 
 
 def _log_test(
-    path: Path, bundle: Bundle, evaluations: tuple[Evaluation, ...], thumbnail_auc: float
+    path: Path,
+    bundle: Bundle,
+    evaluations: tuple[Evaluation, ...],
+    further: Mapping[str, float],
 ) -> None:
-    """Log each evaluation that has looked at test cases, and the baseline's on the headline's."""
+    """Log each evaluation that has looked at test cases, and the baselines' on the headline's."""
     headline = next(row for row in evaluations if row.name == HEADLINE)
     looks = [_look(bundle, row) for row in evaluations if "test" in row.name]
-    of_thumbnails = _look(bundle, headline)._replace(
-        model="thumbnails 32x32", sha256="", measured={"auc": thumbnail_auc}
-    )
-    log_looks(path, *looks, of_thumbnails)
+    of_thumbnails = [
+        _look(bundle, headline)._replace(
+            model=f"thumbnails 32x32{suffix.replace('_', ' ')}", sha256="", measured={"auc": area}
+        )
+        for suffix in ("", LAST_PHASE)
+        if (area := further.get(f"thumbnail_auc_nih_test_adults{suffix}")) is not None
+    ]
+    log_looks(path, *looks, *of_thumbnails)
 
 
 def _look(bundle: Bundle, row: Evaluation) -> Look:
@@ -184,12 +186,16 @@ def main() -> None:
     """Read the command line and finish a run."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder with cxr.csv and images/")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the run")
+    parser.add_argument(
+        "--out", type=Path, nargs="+", required=True, help="a run; several: the mean of weights"
+    )
+    parser.add_argument("--name", default=NAME, help="another name for an arm that does not ship")
     parser.add_argument("--bundle", type=Path, required=True, help="folder of the bundle")
     parser.add_argument("--test-log", type=Path, default=Path("docs/test_log.csv"))
     arguments = parser.parse_args()
     torch.set_num_threads(2)
-    finish(arguments.data, arguments.out, arguments.bundle, arguments.test_log)
+    trained = mean_of_starts([read_start(folder) for folder in arguments.out])
+    finish(arguments.data, trained, arguments.bundle, arguments.test_log, arguments.name)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from sklearn.preprocessing import StandardScaler
 from model.evaluation.discrimination import auc
 from model.training.cases import Case, of_dataset
 from model.training.radiographs import load_images
-from model.training.sampling import sampling_probabilities
+from model.training.sampling import SHARES, Shares, sampling_probabilities
 
 SIDE_PX = 32
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1)  # scikit-learn's C
@@ -39,11 +39,11 @@ class ThumbnailBaseline:
         return self.pipeline.decision_function(_thumbnails(cases))
 
 
-def fit_thumbnail_baseline(cases: list[Case]) -> ThumbnailBaseline:
+def fit_thumbnail_baseline(cases: list[Case], shares: Shares = SHARES) -> ThumbnailBaseline:
     """Fit on the cases that the network is trained on, weighted as it draws them."""
     thumbnails = _thumbnails(cases)
     labels = np.array([case.abnormal for case in cases])
-    weights = sampling_probabilities(cases) * len(cases)
+    weights = sampling_probabilities(cases, shares) * len(cases)
     groups = np.array([case.patient_id or case.path.name for case in cases])
     of_nih = of_dataset(cases, {"nih_cxr14"}, {"train"}, adult=True)
     areas = {}
