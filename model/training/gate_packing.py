@@ -1,5 +1,6 @@
 """Give a bundle a gate: python -m model.training.gate_packing GATE_FOLDER BUNDLE_FOLDER.
 
+GATE_FOLDER is what ``model.training.gate`` wrote, or a bundle whose gate is carried over as it is.
 The bundle is rewritten in place, with the gate's rates in its card; its hash changes, so a bundle
 that was activated must get a new version: ``--version 1.2.3``.
 """
@@ -8,7 +9,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from model.bundles import CARD, WEIGHTS, Bundle, read_bundle
+from common.errors import BundleError
+from model.bundles import CARD, DESCRIPTION, WEIGHTS, Bundle, read_bundle
 from model.gate import GATE, Gate
 from model.training.gate import read_trained_gate
 from model.training.packing import write_bundle
@@ -30,6 +32,20 @@ def add_gate(folder: Path, gate: Gate, version: str | None = None) -> Bundle:
     card = (folder / CARD).read_text().split(f"\n{HEADING}\n")[0].rstrip("\n")
     others = sorted(bundle.files.keys() - {WEIGHTS, CARD, GATE})  # of an encoder that reads text
     return write_bundle(folder, f"{card}\n\n{describe_gate(gate)}", fields, gate, others)
+
+
+def read_gate(folder: Path) -> Gate:
+    """Read the gate that was trained into a folder, or that of the bundle that lies there.
+
+    Raises:
+        BundleError: the bundle is damaged or has no gate.
+    """
+    if not (folder / DESCRIPTION).exists():
+        return read_trained_gate(folder)
+    gate = read_bundle(folder).load_gate()
+    if gate is None:
+        raise BundleError(f"{folder}: this bundle has no gate to carry over")
+    return gate
 
 
 def describe_gate(gate: Gate) -> str:
@@ -58,11 +74,11 @@ def describe_gate(gate: Gate) -> str:
 def main() -> None:
     """Read the command line and add the gate."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("gate", type=Path, help="folder that model.training.gate wrote")
+    parser.add_argument("gate", type=Path, help="of model.training.gate, or a bundle")
     parser.add_argument("bundle", type=Path, help="folder of the bundle")
     parser.add_argument("--version", help="the bundle's new version")
     given = parser.parse_args()
-    bundle = add_gate(given.bundle, read_trained_gate(given.gate), given.version)
+    bundle = add_gate(given.bundle, read_gate(given.gate), given.version)
     sys.stdout.write(f"{bundle.name} {bundle.version} {bundle.sha256[:12]} has a gate\n")
 
 

@@ -27,7 +27,7 @@ from model.gate import (
 )
 from model.gate_features import describe, glance
 from model.training.gate_nonsense import Kind as NonsenseKind
-from model.training.gate_packing import add_gate
+from model.training.gate_packing import add_gate, read_gate
 from model.training.gate_variants import invert
 from tests.radiographs import make_radiograph, write_radiograph
 from tests.small_bundle import write_small_bundle
@@ -130,6 +130,22 @@ def test_the_gate_belongs_to_the_bundle_and_its_hash(tmp_path: Path, gate: Gate)
     (tmp_path / GATE).write_bytes((tmp_path / GATE).read_bytes()[:-1] + b"\1")
     with pytest.raises(BundleError, match=GATE):
         read_bundle(tmp_path)
+
+
+def test_a_gate_is_carried_over_from_one_bundle_to_the_next_as_it_is(
+    tmp_path: Path, gate: Gate
+) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    write_small_bundle(old)
+    write_small_bundle(new)
+    with pytest.raises(BundleError, match="no gate to carry over"):
+        read_gate(old)
+    before = add_gate(old, gate)
+
+    after = add_gate(new, read_gate(old))
+
+    assert after.gate == before.gate
+    assert after.files[GATE] == before.files[GATE]
 
 
 def test_a_gate_whose_parts_do_not_fit_is_refused_at_loading_and_keeps_a_bundle_incomplete(
