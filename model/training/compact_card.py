@@ -77,7 +77,7 @@ the point.
 
 {train_images} images of NIH ChestX-ray14, RSNA normals, Hannover COVID-19, ieee8023 and, for
 features only, children; batches balanced by source and label; from {start},
-{samples:,} images drawn ({stages}). Left out:
+{samples:,} images drawn ({stages}).{average} Left out:
 {boxed} images of patients with lesion boxes, {near} RSNA normals whose thumbnail lies within a
 cosine of {cosine} of an NIH val or test image{disputed}.
 Children are in no calibration, threshold or headline. Images were mirrored in training: the side
@@ -146,6 +146,7 @@ def compact_card(
         start=_start(data.get("start")),
         samples=_samples(config),
         stages=_stages(config),
+        average=_average(training.get("averaged_with", [])),
         disputed=_disputed(data["left_out"].get("disputed", 0)),
         boxed=data["left_out"]["patient_with_boxes"],
         near=data["left_out"]["crd_normal_near_neighbour"],
@@ -182,6 +183,10 @@ def _samples(config: dict[str, Any]) -> int:
 
 def _stages(config: dict[str, Any]) -> str:
     return ", ".join(f"{stage['samples']:,} at {stage['size_px']} px" for stage in config["stages"])
+
+
+def _average(averaged_with: list[str]) -> str:
+    return "\nThe weights are the mean of those of both phases." if averaged_with else ""
 
 
 def _disputed(count: int) -> str:
