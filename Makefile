@@ -85,10 +85,11 @@ OUT ?= runs
 BUNDLE ?= chest_xray_compact
 compact-bundle: env ## train, measure and pack the shipped chest bundle from DATA into OUT (hours)
 	$(BIN)/python -m model.training.compact --data $(DATA)/cxr --out $(OUT)/compact
-	$(BIN)/python -m model.training.finish_compact --data $(DATA)/cxr --out $(OUT)/compact --bundle $(OUT)/chest_xray_compact-1.1.0
+	$(BIN)/python -m model.training.compact --data $(DATA)/cxr --out $(OUT)/compact_second --begin-with $(OUT)/compact
+	$(BIN)/python -m model.training.finish_compact --data $(DATA)/cxr --out $(OUT)/compact $(OUT)/compact_second --bundle $(OUT)/chest_xray_compact-1.2.0
 	$(BIN)/python -m model.training.gate --data $(DATA) --out $(OUT)/gate
 	$(BIN)/python -m model.training.gate --data $(DATA) --out $(OUT)/gate --test
-	$(BIN)/python -m model.training.gate_packing $(OUT)/gate $(OUT)/chest_xray_compact-1.1.0
+	$(BIN)/python -m model.training.gate_packing $(OUT)/gate $(OUT)/chest_xray_compact-1.2.0
 
 model-results: env ## make every table of docs/model_results.md for BUNDLE from DATA into OUT (hours)
 	$(BIN)/firstread train manifest cxr $(DATA)/cxr --dataset nih_cxr14 --boxes $(DATA)/boxes/boxes.csv --out $(OUT)/nih.csv

@@ -51,7 +51,7 @@ Every look at test, earlier versions' included, is a line of `docs/test_log.csv`
 - A PA view alone says "abnormal" more often here than an AP view: how the cases were gathered.
   Pairs of the same view alone, on the headline's cases: {within:.3f}, thumbnails
   {within_thumbnails:.3f}; difference {within_better:+.3f} ({within_low:+.3f} to
-  {within_high:+.3f}), p {within_p:.4f}.
+  {within_high:+.3f}), p {within_p:.4f}.{last_phase_within}
 - Mean AUC of NIH test (all ages) and Kermany test: {mean_auc:.3f}.
 - INSIGHT's own probability, not calibrated: AUC {insight_auc:.3f} on the headline's cases.
 - Source: among normals alone, NIH can be told from RSNA with AUC {from_embedding:.3f} from the
@@ -76,8 +76,8 @@ the point.
 ## Training
 
 {train_images} images of NIH ChestX-ray14, RSNA normals, Hannover COVID-19, ieee8023 and, for
-features only, children; batches balanced by source and label; from {start},
-{samples:,} images drawn ({stages}).{average} Left out:
+features only, children; batches balanced by source and label;
+{samples:,} images drawn ({stages}) from {start}.{average} Left out:
 {boxed} images of patients with lesion boxes, {near} RSNA normals whose thumbnail lies within a
 cosine of {cosine} of an NIH val or test image{disputed}.
 Children are in no calibration, threshold or headline. Images were mirrored in training: the side
@@ -117,7 +117,8 @@ def compact_card(
         better_low=further["better_than_thumbnails_low"],
         better_high=further["better_than_thumbnails_high"],
         better_p=further["better_than_thumbnails_p"],
-        last_phase=_of_last_phase(further),
+        last_phase=_of_last_phase(further, ""),
+        last_phase_within=_of_last_phase(further, "_within_views"),
         within=further["auc_within_views_nih_test_adults"],
         within_thumbnails=further["thumbnail_auc_within_views_nih_test_adults"],
         within_better=further["better_than_thumbnails_within_views"],
@@ -155,26 +156,27 @@ def compact_card(
     )
 
 
-def _of_last_phase(further: Mapping[str, float]) -> str:
+def _of_last_phase(further: Mapping[str, float], pairs: str) -> str:
     """Say how the thumbnails do that were drawn as the last phase draws."""
-    if f"better_than_thumbnails{LAST_PHASE}" not in further:
+    named = f"better_than_thumbnails{pairs}"
+    if f"{named}{LAST_PHASE}" not in further:
         return ""
     better, low, high, p = (
-        further[f"better_than_thumbnails{part}{LAST_PHASE}"] for part in ("", "_low", "_high", "_p")
+        further[f"{named}{part}{LAST_PHASE}"] for part in ("", "_low", "_high", "_p")
     )
-    area = further[f"thumbnail_auc_nih_test_adults{LAST_PHASE}"]
+    area = further[f"thumbnail_auc{pairs}_nih_test_adults{LAST_PHASE}"]
     return (
-        f"\n  Drawn as the second phase draws, thumbnails have {area:.3f}; difference"
-        f" {better:+.3f} ({low:+.3f}\n  to {high:+.3f}), p {p:.4f}."
+        f"\n  **Thumbnails drawn as the second phase draws have {area:.3f}**; difference"
+        f" {better:+.3f}\n  ({low:+.3f} to {high:+.3f}), p {p:.4f}."
     )
 
 
 def _start(start: dict[str, Any] | None) -> str:
     if start is None:
         return "random weights"
-    drawn = f"{_samples(start['config']):,} images drawn from random weights"
-    images = f"from {start['data']['train_images']} images"
-    return f"the average of a first phase ({drawn}, {images}: {_stages(start['config'])})"
+    drawn = f"{_samples(start['config']):,} drawn of {start['data']['train_images']} images"
+    stages = _stages(start["config"])
+    return f"the average of a first phase\n({drawn} from random weights: {stages})"
 
 
 def _samples(config: dict[str, Any]) -> int:

@@ -19,8 +19,12 @@ HEADING = "## Gate"
 SUMMARISED = ("all adults", "all that is no frontal chest", "lateral", "children", "(new kind)")
 
 
-def add_gate(folder: Path, gate: Gate, version: str | None = None) -> Bundle:
+def add_gate(
+    folder: Path, gate: Gate, version: str | None = None, origin: Bundle | None = None
+) -> Bundle:
     """Add a gate to the bundle in a folder, or replace the one that it has.
+
+    ``origin`` is the bundle that it is carried over from; card and training record name it.
 
     Raises:
         BundleError: there is no bundle, or it is damaged.
@@ -29,23 +33,29 @@ def add_gate(folder: Path, gate: Gate, version: str | None = None) -> Bundle:
     fields = bundle.model_dump(exclude={"files", "folder", "sha256", "gate"})
     if version is not None:
         fields["version"] = version
+    described = describe_gate(gate)
+    if origin is not None:
+        named = f"{origin.name} {origin.version}"
+        fields["training"] = {**bundle.training, "gate_carried_over_from": named}
+        described += f"\nThe gate is that of {named}, carried over as it is.\n"
     card = (folder / CARD).read_text().split(f"\n{HEADING}\n")[0].rstrip("\n")
     others = sorted(bundle.files.keys() - {WEIGHTS, CARD, GATE})  # of an encoder that reads text
-    return write_bundle(folder, f"{card}\n\n{describe_gate(gate)}", fields, gate, others)
+    return write_bundle(folder, f"{card}\n\n{described}", fields, gate, others)
 
 
-def read_gate(folder: Path) -> Gate:
-    """Read the gate that was trained into a folder, or that of the bundle that lies there.
+def read_gate(folder: Path) -> tuple[Gate, Bundle | None]:
+    """Read the gate that was trained into a folder, or that of the bundle that lies there, too.
 
     Raises:
         BundleError: the bundle is damaged or has no gate.
     """
     if not (folder / DESCRIPTION).exists():
-        return read_trained_gate(folder)
-    gate = read_bundle(folder).load_gate()
+        return read_trained_gate(folder), None
+    bundle = read_bundle(folder)
+    gate = bundle.load_gate()
     if gate is None:
         raise BundleError(f"{folder}: this bundle has no gate to carry over")
-    return gate
+    return gate, bundle
 
 
 def describe_gate(gate: Gate) -> str:
@@ -78,7 +88,8 @@ def main() -> None:
     parser.add_argument("bundle", type=Path, help="folder of the bundle")
     parser.add_argument("--version", help="the bundle's new version")
     given = parser.parse_args()
-    bundle = add_gate(given.bundle, read_gate(given.gate), given.version)
+    gate, origin = read_gate(given.gate)
+    bundle = add_gate(given.bundle, gate, given.version, origin)
     sys.stdout.write(f"{bundle.name} {bundle.version} {bundle.sha256[:12]} has a gate\n")
 
 

@@ -142,10 +142,13 @@ def test_a_gate_is_carried_over_from_one_bundle_to_the_next_as_it_is(
         read_gate(old)
     before = add_gate(old, gate)
 
-    after = add_gate(new, read_gate(old))
+    carried, origin = read_gate(old)
+    after = add_gate(new, carried, origin=origin)
 
     assert after.gate == before.gate
     assert after.files[GATE] == before.files[GATE]
+    assert after.training["gate_carried_over_from"] == "small 0.0.1"
+    assert "that of small 0.0.1, carried over as it is" in (new / "card.md").read_text()
 
 
 def test_a_gate_whose_parts_do_not_fit_is_refused_at_loading_and_keeps_a_bundle_incomplete(
