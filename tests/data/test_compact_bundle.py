@@ -61,3 +61,16 @@ def test_no_patient_with_boxes_and_no_held_out_image_was_trained_on(test_data: P
     assert not {case.patient_id for case in selection.train} & box_patients(boxes)
     left_out = sum(case.split == "train" for case in cases) - len(selection.train)
     assert left_out == sum(selection.left_out.values()) > 200
+
+
+def test_the_second_phase_leaves_out_what_two_sources_label_differently(test_data: Path) -> None:
+    boxes = test_data / "boxes" / "boxes.csv"
+    cases = read_cases(test_data / "cxr")
+
+    selection = select_training_cases(cases, boxes, disputed=False)
+
+    assert not any(case.disputed for case in selection.train)
+    assert not any(case.disputed for case in cases if case.split != "train")
+    assert selection.left_out["disputed"] > 100
+    left_out = sum(case.split == "train" for case in cases) - len(selection.train)
+    assert left_out == sum(selection.left_out.values())
