@@ -31,6 +31,7 @@ from types import TracebackType
 from typing import Self
 
 from sqlalchemy import Engine, func, select
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 
 from common.archive import Archive
@@ -306,7 +307,10 @@ class Stack:
         """Wait until nothing is queued or at work."""
 
         def is_drained() -> bool:
-            states = self.states()
+            try:
+                states = self.states()
+            except OperationalError:
+                return False  # the database is on its way back from the last fault
             return not states[AnalysisState.QUEUED] + states[AnalysisState.RUNNING]
 
         assert eventually(is_drained, within_s, 0.3), f"left behind: {self.states()}"
