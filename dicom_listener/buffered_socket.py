@@ -6,6 +6,7 @@ import ssl
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from mmap import mmap
 from typing import cast
 
 from pynetdicom.association import Association
@@ -27,7 +28,7 @@ class BufferedSocket(AssociationSocket):
 
     def __init__(self, association: Association, client: socket.socket) -> None:
         super().__init__(association, client_socket=client)
-        self._buffer = bytearray(_BUFFER_BYTES)
+        self._buffer: bytearray | mmap = bytearray(_BUFFER_BYTES)
         self._view = memoryview(self._buffer)
         self._start = self._end = 0  # of what was received and not yet read
         self.deadline: float | None = None  # monotonic; nothing more is read after it
@@ -106,7 +107,7 @@ class BufferedSocket(AssociationSocket):
         if len(self._buffer) == _WIDE_BYTES:
             return
         unread = self._view[self._start : self._end]
-        self._buffer = bytearray(_WIDE_BYTES)
+        self._buffer = mmap(-1, _WIDE_BYTES)  # given back to the system at the end, all of it
         self._view = memoryview(self._buffer)
         self._start, self._end = 0, len(unread)
         self._view[: self._end] = unread

@@ -1,11 +1,13 @@
 """The listener as a process: firstread listen."""
 
+import ctypes
 import gc
 import signal
 import ssl
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from threading import Event as Flag
 from typing import Any
@@ -37,6 +39,7 @@ from dicom_listener.tls import is_secured, server_context
 from dicom_listener.watching import watched
 
 GRACE_S = 15.0
+_M_ARENA_MAX, _M_MMAP_THRESHOLD = -8, -3  # of glibc's malloc.h
 
 log = get_logger()
 
@@ -193,9 +196,22 @@ def _told_to_stop() -> Flag:
     return stopping
 
 
+def _give_memory_back() -> None:
+    """Let glibc keep two heaps for all threads, not one for each, and no large pieces at all.
+
+    It would keep what each of them had once had at a time. Python runs one thread at a time, so
+    they hardly meet. Another C library has no such choice.
+    """
+    with suppress(AttributeError, OSError):
+        choose = ctypes.CDLL(None).mallopt
+        choose(_M_ARENA_MAX, 2)
+        choose(_M_MMAP_THRESHOLD, 1 << 17)
+
+
 def serve_alone(settings: Settings) -> None:
     """Listen as one process, be it of several; raises what ``serve`` does."""
     configure_logs("listener", settings.log_level)
+    _give_memory_back()
     stopping = _told_to_stop()
     listener = Listener(settings)
     listener.start()
