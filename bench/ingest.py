@@ -25,6 +25,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from threading import Timer
 
 import psycopg
 
@@ -42,7 +43,8 @@ from bench.processes import cpu_s, watched_memory
 from bench.sent_objects import SentObjects
 
 SIDES = {"50k": 160, "1m": 724, "10m": 2263}  # of a square image; what it is called
-COUNTS = {"50k": 200, "1m": 96, "10m": 24}  # objects a round, unless told otherwise
+COUNTS = {"50k": 800, "1m": 240, "10m": 48}  # objects a round, unless told otherwise
+LONGEST_ROUND_S = 300
 FLOOR = "floor"
 ONE_SENDER_GOAL, STORESCP_GOAL, SET_UP_GOAL_MS, MEMORY_GOAL_MB = 0.8, 0.5, 5.0, 150.0
 ORTHANC_GOALS = {"50k": 1.0, "1m": 1.0, "10m": 1.5}
@@ -148,8 +150,12 @@ def one_round(server: Server, sent: SentObjects, into: Measured) -> None:
             subprocess.Popen(["storescu", *to, str(folder)], env=ENVIRONMENT)
             for folder in sent.folders
         ]
-        failed = [sender.wait(300) for sender in senders]
+        # Not wait(timeout), which looks again after pauses of up to 50 ms.
+        guard = Timer(LONGEST_ROUND_S, lambda: [sender.kill() for sender in senders])
+        guard.start()
+        failed = [sender.wait() for sender in senders]
         elapsed = time.monotonic() - started
+        guard.cancel()
     assert not any(failed), f"{server.name}: storescu ended with {failed}"
     into.rates.append(len(sent) / elapsed)
     into.cpu_ms.append((cpu_s(server.pids()) - before) / len(sent) * 1000)
