@@ -67,7 +67,7 @@ class Reception:
         return self
 
     def flush(self) -> None:
-        """Do nothing after each fragment; ``finish`` flushes once."""
+        """Do nothing after each fragment: none is held back."""
 
     def write(self, data: bytes | memoryview) -> int:
         """Append a fragment of the data set."""
@@ -79,8 +79,8 @@ class Reception:
                 self._room.require(len(data))
                 self._write_out(data)
                 self._hash.update(data)
-            except (OSError, ValueError) as error:  # ValueError: closed by an aborting association
-                self._fail(getattr(error, "strerror", None) or "closed")
+            except (OSError, ValueError) as error:
+                self._fail(_reason(error))
         return len(data)
 
     def _write_out(self, data: bytes | memoryview) -> None:
@@ -100,7 +100,7 @@ class Reception:
             try:
                 self._write_out(b"")
             except (OSError, ValueError) as error:
-                self._fail(getattr(error, "strerror", None) or "closed")
+                self._fail(_reason(error))
         if self._failure is not None:
             raise StorageUnavailableError(f"archive: {self._failure}")
         return self._hash.digest()
@@ -115,10 +115,8 @@ class Reception:
             if self._stream is None:
                 raise OSError(0, "closed")
             os.fsync(self._stream.fileno())
-        except (OSError, ValueError) as error:  # ValueError: closed by an aborting association
-            raise StorageUnavailableError(
-                f"archive: {getattr(error, 'strerror', None) or 'closed'}"
-            ) from error
+        except (OSError, ValueError) as error:
+            raise StorageUnavailableError(f"archive: {_reason(error)}") from error
 
     def close(self) -> None:
         """Close the file, wherever it lies by now. Safe to repeat."""
@@ -284,6 +282,11 @@ def _remove_folder(folder: Path) -> int:
     except FileNotFoundError:
         return 0
     return len(files)
+
+
+def _reason(error: OSError | ValueError) -> str:
+    """Say what the disk said; a ValueError is a file that an aborting association has closed."""
+    return getattr(error, "strerror", None) or "closed"
 
 
 def _element(element: int, vr: bytes, text: str) -> bytes:
