@@ -54,7 +54,7 @@ test-data: env ## tests that read the real images of FIRSTREAD_TEST_DATA
 
 faults: env system ## pull every plug while scanners send, and print what was counted (half an hour; as root)
 	@mkdir -p build && rm -f build/faults.csv
-	@trap : INT TERM; FIRSTREAD_FAULT_TABLE=build/faults.csv $(BIN)/python -m pytest tests/faults; status=$$?; \
+	@trap : INT TERM; FIRSTREAD_FAULT_TABLE=build/faults.csv $(BIN)/python -m pytest --timeout 1800 tests/faults; status=$$?; \
 	[ ! -f build/faults.csv ] || $(BIN)/python -m tests.faults.tally build/faults.csv; exit $$status
 
 FUZZ_S ?= 60

@@ -5,13 +5,16 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from queue import Empty, Queue
-from typing import Any, NamedTuple
+from threading import Lock
+from typing import Any, NamedTuple, cast
 
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 from pynetdicom import AE, evt
 from pynetdicom.association import Association
+from pynetdicom.dimse_primitives import N_EVENT_REPORT, DimsePrimitiveType
+from pynetdicom.sop_class import uid_to_service_class
 
 PUSH_MODEL, WELL_KNOWN = "1.2.840.10008.1.20.1", "1.2.840.10008.1.20.1.1"
 
@@ -25,6 +28,37 @@ class Outcome(NamedTuple):
     failed: dict[str, int]  # SOP Instance UID: Failure Reason
     called_back: bool  # on an association that the listener opened
     calling_ae_title: str
+
+
+class Requestor(Association):
+    """A device's association, which may take a report while it asks or stores.
+
+    pynetdicom serves a report on a thread of its own. That thread notes at its end that the
+    association's thread runs, though it may wait to be let on: who asks next would wait for ever
+    for it to pause. And its answer may come between two fragments of what is being sent.
+    """
+
+    _sending: Lock
+
+    @classmethod
+    def of(cls, opened: Association) -> "Requestor":
+        """Make one of an association that stands."""
+        opened.__class__ = cls
+        requestor = cast(Requestor, opened)
+        requestor._sending = Lock()
+        send_msg = requestor.dimse.send_msg
+
+        def send_whole(primitive: DimsePrimitiveType, context_id: int) -> None:
+            with requestor._sending:
+                send_msg(primitive, context_id)
+
+        requestor.dimse.send_msg = send_whole
+        return requestor
+
+    def _serve_request(self, msg: Any, context_id: int) -> None:  # noqa: ANN401 - theirs
+        assert isinstance(msg, N_EVENT_REPORT), "a listener asks nothing else of its senders"
+        service = uid_to_service_class(str(msg.AffectedSOPClassUID))(self)
+        service.SCP(msg, self._accepted_cx[context_id])
 
 
 class CommitmentPeer:
@@ -77,6 +111,8 @@ class CommitmentPeer:
             evt_handlers=[(evt.EVT_N_EVENT_REPORT, self._take)],
             tls_args=None if tls is None else (tls, "listener"),
         )
+        if opened.is_established:
+            opened = Requestor.of(opened)
         try:
             yield opened
         finally:
