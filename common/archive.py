@@ -35,7 +35,8 @@ class Archive:
 
     def object_name(self, sha256: bytes) -> str:
         """Give an object's path below the root."""
-        return f"objects/{sha256.hex()[:2]}/{sha256.hex()}.dcm"
+        digest = sha256.hex()
+        return f"objects/{digest[:2]}/{digest}.dcm"
 
     def rendition_name(self, sha256: bytes) -> str:
         """Give a rendition's path below the root."""
@@ -75,15 +76,14 @@ class Archive:
         Raises:
             StorageUnavailableError: the disk refused; the file is left to the caller.
         """
-        name = self.object_name(sha256)
-        final = self.root / name
+        final = self.root / self.object_name(sha256)
         folder = final.parent
         try:
             if folder not in self._named_folders:
                 # Another thread or host may have made the folder and not synced its name yet.
                 folder.mkdir(mode=0o700, exist_ok=True)
                 sync_folder(folder.parent)
-            is_new = not self.holds(name)
+            is_new = not self.holds(sha256)
             if is_new:
                 synced.rename(final)
             sync_folder(folder)
@@ -93,14 +93,14 @@ class Archive:
         self._named_folders.add(folder)
         return is_new
 
-    def holds(self, name: str) -> bool:
-        """Say whether a file is there, by opening it: NFS answers from memory what else is asked.
+    def holds(self, sha256: bytes) -> bool:
+        """Say whether an object is there, by opening it: NFS answers all else from memory.
 
         Raises:
             OSError: the disk does not say.
         """
         try:
-            os.close(os.open(self.path(name), os.O_RDONLY))
+            os.close(os.open(self.root / self.object_name(sha256), os.O_RDONLY))
         except FileNotFoundError:
             return False
         return True

@@ -1,8 +1,10 @@
 """A connection read through one bounded buffer, by the direct path and by pynetdicom alike."""
 
+import math
 import select
 import socket
 import ssl
+import struct
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -13,6 +15,7 @@ from pynetdicom.association import Association
 from pynetdicom.transport import AssociationSocket
 
 _BUFFER_BYTES, _WIDE_BYTES = 1 << 17, 1 << 19
+_TURN_S = 0.1  # a read without TLS gives way after so long without a byte
 
 
 class ClosedError(Exception):
@@ -28,6 +31,9 @@ class BufferedSocket(AssociationSocket):
 
     def __init__(self, association: Association, client: socket.socket) -> None:
         super().__init__(association, client_socket=client)
+        self._silence_s = client.gettimeout() or math.inf
+        if not isinstance(client, ssl.SSLSocket):
+            _let_the_system_wait(client)
         self._buffer: bytearray | mmap = bytearray(_BUFFER_BYTES)
         self._view = memoryview(self._buffer)
         self._start = self._end = 0  # of what was received and not yet read
@@ -40,7 +46,7 @@ class BufferedSocket(AssociationSocket):
         return self._start < self._end or super().ready
 
     def wait(self, timeout_s: float) -> bool:
-        """Wait until something can be read; False if nothing came in that time."""
+        """Wait until something can be read; False if nothing came in that time, or a turn's."""
         if self._start < self._end:
             return True
         connection = self.socket
@@ -49,6 +55,8 @@ class BufferedSocket(AssociationSocket):
         # TLS decrypts whole records: what one read left of it shows no more on the socket.
         if isinstance(connection, ssl.SSLSocket) and connection.pending():
             return True
+        if timeout_s and not isinstance(connection, ssl.SSLSocket):
+            return self._receive()
         try:
             readable, _, _ = select.select([connection], [], [], timeout_s)
         except (OSError, ValueError) as error:
@@ -93,7 +101,6 @@ class BufferedSocket(AssociationSocket):
             ClosedError: the connection ended.
         """
         if self._start == self._end:
-            self._start = self._end = 0
             self._fill()
         some = self._view[self._start : min(self._end, self._start + at_most)]
         self._start += len(some)
@@ -149,14 +156,37 @@ class BufferedSocket(AssociationSocket):
         self._start, self._end = 0, unread
 
     def _fill(self) -> None:
+        """Read something.
+
+        Raises:
+            ClosedError: the connection ended, or nothing came for the time allowed.
+        """
+        silent_until = time.monotonic() + self._silence_s
+        while True:
+            now = time.monotonic()
+            if self.deadline is not None and now > self.deadline:
+                raise ClosedError("slower than a sender may be")
+            if now > silent_until:
+                raise ClosedError("timed out") from TimeoutError("timed out")
+            if self._receive():
+                return
+
+    def _receive(self) -> bool:
+        """Read what there is. False if nothing came for a turn.
+
+        Raises:
+            ClosedError: the connection ended; with TLS also: nothing came for the time allowed.
+        """
         connection = cast(socket.socket, self.socket)
         if connection is None:
             raise ClosedError("closed")
-        if self.deadline is not None and time.monotonic() > self.deadline:
-            raise ClosedError("slower than a sender may be")
+        if self._start == self._end:
+            self._start = self._end = 0
         try:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
             count = connection.recv_into(self._view[self._end :])
+        except BlockingIOError:
+            return False
         except OSError as error:  # a timeout is one
             raise ClosedError(str(error)) from error
         except ValueError as error:  # TLS, shut down by the other thread meanwhile
@@ -168,3 +198,20 @@ class BufferedSocket(AssociationSocket):
             waited_s = self.pace(count)
             if self.deadline is not None:
                 self.deadline += waited_s
+        return True
+
+
+def _let_the_system_wait(client: socket.socket) -> None:
+    """Have the system end waiting: Python's own timeouts ask it once more before each call.
+
+    Each call gives the interpreter away, and has to wait for it afterwards.
+    """
+    silence_s = client.gettimeout()
+    client.settimeout(None)
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(_TURN_S))
+    if silence_s:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(silence_s))
+
+
+def _timeval(seconds: float) -> bytes:
+    return struct.pack("ll", int(seconds), int(seconds % 1 * 1e6))

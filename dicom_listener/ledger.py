@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar, cast
 
 import psycopg
+from psycopg.pq import TransactionStatus
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import PoolProxiedConnection
@@ -83,13 +84,19 @@ class Ledger:
 
     def _put_back(self, pooled: PoolProxiedConnection, connection: Connection) -> None:
         try:
-            connection.rollback()  # asks nothing of the server unless a transaction is open
+            if not connection.closed and is_within_transaction(connection):
+                connection.rollback()
         except psycopg.Error:
             connection.close()
         if connection.closed:
             pooled.invalidate()
         else:
             self._idle.append(pooled)
+
+
+def is_within_transaction(connection: Connection) -> bool:
+    """Say whether there is anything to commit or roll back: the driver's own look costs more."""
+    return connection.pgconn.transaction_status != TransactionStatus.IDLE
 
 
 def _connection(pooled: PoolProxiedConnection) -> Connection:

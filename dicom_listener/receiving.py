@@ -28,7 +28,7 @@ from dicom_listener import statements
 from dicom_listener.attributes import read_attributes, read_received_header
 from dicom_listener.clashes import Clash, Known, Received, kept_aside, set_aside
 from dicom_listener.connections import Acceptor
-from dicom_listener.ledger import Connection, Ledger
+from dicom_listener.ledger import Connection, Ledger, is_within_transaction
 from dicom_listener.recent import Recent
 from dicom_listener.reception import Reception
 from dicom_listener.registering import Registered, register
@@ -192,7 +192,8 @@ class Receiver:
         if found is Known.DELETED:
             self._restore(received, reception, connection)
         # Where nothing was written, too: a rollback would forget what the connection has prepared.
-        connection.commit()
+        if is_within_transaction(connection):
+            connection.commit()
         return found
 
     def _restore(self, received: Received, reception: Reception, connection: Connection) -> None:
@@ -205,7 +206,7 @@ class Receiver:
         values = {"sop_instance_uid": received.attributes.sop_instance_uid}
         if statements.LOCKED_DELETED.begin(connection, values).fetchone() is None:
             return  # another sender was faster
-        if not self._archive.holds(received.path):
+        if not self._archive.holds(received.sha256):
             if not reception.path.exists():
                 raise StorageUnavailableError("archive: the object was being deleted")
             reception.is_placed = self._archive.store(reception.path, received.sha256)

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from psycopg import Connection, RawCursor
-from psycopg.rows import namedtuple_row
+from psycopg import Connection, Cursor, RawCursor
+from psycopg.rows import RowMaker, namedtuple_row
 
 Row = Any  # a named tuple, with the names that the statement gives
 _PLACE = re.compile(r"%\((\w+)\)s")
@@ -28,12 +28,21 @@ class Statement:
         self._names = list(dict.fromkeys(_PLACE.findall(text)))
         numbers = {name: number for number, name in enumerate(self._names, 1)}
         self._sql = _PLACE.sub(lambda place: f"${numbers[place[1]]}", text).encode()
+        self._make_row: RowMaker[Row] | None = None
 
     def begin(self, connection: Connection[Any], values: Mapping[str, Any]) -> RawCursor[Row]:
         """Run it, or put it into the pipeline that is open; prepared once a connection."""
-        cursor = RawCursor(connection, row_factory=namedtuple_row)
+        cursor = RawCursor(connection, row_factory=self._rows)
         fitted = [_fit(values[name]) for name in self._names]
         return cursor.execute(self._sql, fitted, prepare=True)
+
+    def _rows(self, cursor: Cursor[Any]) -> RowMaker[Row]:
+        """Make rows of the names that this statement always gives, found out once."""
+        result = cursor.pgresult
+        if result is None or not result.nfields:
+            return namedtuple_row(cursor)
+        self._make_row = self._make_row or namedtuple_row(cursor)
+        return self._make_row
 
 
 def _fit(value: object) -> object:
