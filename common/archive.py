@@ -83,7 +83,7 @@ class Archive:
                 # Another thread or host may have made the folder and not synced its name yet.
                 folder.mkdir(mode=0o700, exist_ok=True)
                 sync_folder(folder.parent)
-            is_new = not self.holds(sha256)
+            is_new = not _is_there(final)
             if is_new:
                 synced.rename(final)
             sync_folder(folder)
@@ -94,20 +94,25 @@ class Archive:
         return is_new
 
     def holds(self, sha256: bytes) -> bool:
-        """Say whether an object is there, by opening it: NFS answers all else from memory.
+        """Say whether an object is there.
 
         Raises:
             OSError: the disk does not say.
         """
-        try:
-            os.close(os.open(self.root / self.object_name(sha256), os.O_RDONLY))
-        except FileNotFoundError:
-            return False
-        return True
+        return _is_there(self.root / self.object_name(sha256))
 
     def free_bytes(self) -> int:
         """Measure the space left for objects."""
         return shutil.disk_usage(self.root).free
+
+
+def _is_there(path: Path) -> bool:
+    """Open a file to see whether it is there: NFS answers from memory what else is asked."""
+    try:
+        os.close(os.open(path, os.O_RDONLY))
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def sync_file(path: Path) -> None:

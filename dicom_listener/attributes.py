@@ -107,7 +107,7 @@ def read_received_header(
         OSError: the file cannot be read.
     """
     little_endian = announced.transfer_syntax_uid != ExplicitVRBigEndian
-    start = len(announced.part10_head())
+    start = len(announced.part10_head)
     try:
         with closing(
             InflatedSource(path, start)

@@ -7,6 +7,7 @@ import os
 import secrets
 import struct
 import time
+from functools import cached_property
 from io import FileIO
 from itertools import count
 from pathlib import Path
@@ -42,7 +43,7 @@ class Reception:
         self._hash = hashlib.sha256()
         self._failure: str | None = None
         self._stream: FileIO | None = None
-        self._unwritten = announced.part10_head()  # goes with the first fragment
+        self._unwritten = announced.part10_head  # goes with the first fragment
         self._part10_bytes = len(self._unwritten)
         try:
             room.require(0)
@@ -187,8 +188,9 @@ class Announced:
         self.transfer_syntax_uid = syntax
         self.source_ae_title = ae
 
+    @cached_property
     def part10_head(self) -> bytes:
-        """Write preamble and file meta information. Source: PS3.10 section 7.1."""
+        """Preamble and file meta information. Source: PS3.10 section 7.1."""
         elements = b"".join(
             (
                 struct.pack("<HH2sHI", 2, 0x0001, b"OB", 0, 2) + b"\x00\x01",

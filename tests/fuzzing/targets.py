@@ -33,7 +33,7 @@ def read_header_of(data: bytes) -> None:
     syntax = NATIVE[data[0] % len(NATIVE)]
     sop_class = "1.2.840.10008.5.1.4.1.1.1"
     announced = Announced(sop_class, "1.2.3", sop_class, syntax, "AE")
-    _file.write_bytes(announced.part10_head() + data[1:])
+    _file.write_bytes(announced.part10_head + data[1:])
     try:
         header = read_received_header(_file, announced)
         announced.sop_instance_uid = text(header, "SOPInstanceUID")
@@ -64,7 +64,7 @@ def handle_uid(data: bytes) -> None:
         assert len(response) % 2 == 0
     text = data.decode("utf-8", "replace")
     announced = Announced(text, text, text, ExplicitVRLittleEndian, text)
-    head = announced.part10_head() if len(text) < 60_000 else b"DICM"
+    head = announced.part10_head if len(text) < 60_000 else b"DICM"
     assert b"DICM" in head
     try:
         path = _archive.path(text)

@@ -35,7 +35,7 @@ def received(
     """Lay a data set down as the listener does."""
     announced = Announced("1.2.3", "1.2.4", "1.2.3", syntax, "AE")
     path = folder / "received.dcm"
-    path.write_bytes(announced.part10_head() + data)
+    path.write_bytes(announced.part10_head + data)
     return path, announced
 
 

@@ -126,7 +126,7 @@ def test_letters_beyond_ascii_are_left_to_pydicom(tmp_path: Path) -> None:
     assert both_ways(data) is None
     announced = Announced("1.2", "1.3", "1.2", ImplicitVRLittleEndian, "AE")
     path = tmp_path / "i.dcm"
-    path.write_bytes(announced.part10_head() + data)
+    path.write_bytes(announced.part10_head + data)
     assert text(read_received_header(path, announced, data), "PatientName") == "Müller"
 
 
