@@ -193,6 +193,8 @@ def stop_a_worker_past_its_lease(images: int) -> None:
     with Stack(workers=2, load="load_slow_number") as stack:
         sending = stack.send(at_least=images)
         sleeper, other = stack.workers
+        # What is stopped before its first prediction is dropped rightly, and has no late result.
+        assert eventually(lambda: "analysis_ended" in sleeper.told(), 60), "it ended nothing"
         held = stop_at_work(stack, sleeper)
         sending.finish()
         assert eventually(lambda: stack.held_by(sleeper) == 0, 90), "its leases did not end"
