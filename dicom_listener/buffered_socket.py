@@ -15,7 +15,7 @@ from pynetdicom.association import Association
 from pynetdicom.transport import AssociationSocket
 
 _BUFFER_BYTES, _WIDE_BYTES = 1 << 17, 1 << 19
-_TURN_S = 0.1  # a read without TLS gives way after so long without a byte
+TURN_S = 0.1  # a read without TLS gives way after so long without a byte
 
 
 class ClosedError(Exception):
@@ -46,16 +46,17 @@ class BufferedSocket(AssociationSocket):
         return self._start < self._end or super().ready
 
     def wait(self, timeout_s: float) -> bool:
-        """Wait until something can be read; False if nothing came in that time, or a turn's."""
+        """Wait until something can be read, ``TURN_S`` or not at all; False if nothing came."""
         if self._start < self._end:
             return True
         connection = self.socket
         if connection is None:
             return False
         # TLS decrypts whole records: what one read left of it shows no more on the socket.
-        if isinstance(connection, ssl.SSLSocket) and connection.pending():
-            return True
-        if timeout_s and not isinstance(connection, ssl.SSLSocket):
+        if isinstance(connection, ssl.SSLSocket):
+            if connection.pending():
+                return True
+        elif timeout_s:
             return self._receive()
         try:
             readable, _, _ = select.select([connection], [], [], timeout_s)
@@ -208,7 +209,7 @@ def _let_the_system_wait(client: socket.socket) -> None:
     """
     silence_s = client.gettimeout()
     client.settimeout(None)
-    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(_TURN_S))
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(TURN_S))
     if silence_s:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(silence_s))
 

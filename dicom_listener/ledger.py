@@ -84,7 +84,7 @@ class Ledger:
 
     def _put_back(self, pooled: PoolProxiedConnection, connection: Connection) -> None:
         try:
-            if not connection.closed and is_within_transaction(connection):
+            if is_within_transaction(connection):
                 connection.rollback()
         except psycopg.Error:
             connection.close()

@@ -14,7 +14,7 @@ from pynetdicom.association import Association
 from pynetdicom.dul import DULServiceProvider
 
 from common.logs import get_logger
-from dicom_listener.buffered_socket import BufferedSocket, ClosedError
+from dicom_listener.buffered_socket import TURN_S, BufferedSocket, ClosedError
 from dicom_listener.reception import Announced, Reception
 from dicom_listener.statuses import Answer
 from dicom_listener.wire import (
@@ -29,7 +29,6 @@ from dicom_listener.wire import (
 )
 
 _DATA_TRANSFER = "Sta6"  # PS3.8 table 9-10: association established and ready for data transfer
-_IDLE_S = 0.1  # after so long without data, pynetdicom's own loop waits for more
 _DROP_BYTES = 1 << 17
 _LARGE_BYTES = 1 << 17
 _MAX_COMMAND_BYTES = 1024  # a C-STORE request holds some 200
@@ -124,7 +123,8 @@ class TransferProvider(DULServiceProvider):
         # pynetdicom's other thread would ask a thousand times a second whether there is work.
         self.assoc._reactor_checkpoint.clear()
         try:
-            while self._may_go_on() and connection.wait(_IDLE_S if served else 0.0):
+            # After a turn without data, pynetdicom's own loop waits for more.
+            while self._may_go_on() and connection.wait(TURN_S if served else 0.0):
                 if not self._serve_one(connection):
                     break
                 served = True

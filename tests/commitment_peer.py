@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from queue import Empty, Queue
 from threading import Lock
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
@@ -38,22 +38,17 @@ class Requestor(Association):
     for it to pause. And its answer may come between two fragments of what is being sent.
     """
 
-    _sending: Lock
-
     @classmethod
-    def of(cls, opened: Association) -> "Requestor":
+    def take_over(cls, opened: Association) -> None:
         """Make one of an association that stands."""
         opened.__class__ = cls
-        requestor = cast(Requestor, opened)
-        requestor._sending = Lock()
-        send_msg = requestor.dimse.send_msg
+        whole, send_msg = Lock(), opened.dimse.send_msg
 
         def send_whole(primitive: DimsePrimitiveType, context_id: int) -> None:
-            with requestor._sending:
+            with whole:
                 send_msg(primitive, context_id)
 
-        requestor.dimse.send_msg = send_whole
-        return requestor
+        opened.dimse.send_msg = send_whole
 
     def _serve_request(self, msg: Any, context_id: int) -> None:  # noqa: ANN401 - theirs
         assert isinstance(msg, N_EVENT_REPORT), "a listener asks nothing else of its senders"
@@ -112,7 +107,7 @@ class CommitmentPeer:
             tls_args=None if tls is None else (tls, "listener"),
         )
         if opened.is_established:
-            opened = Requestor.of(opened)
+            Requestor.take_over(opened)
         try:
             yield opened
         finally:

@@ -9,7 +9,7 @@ import pytest
 from pynetdicom import AE
 from pynetdicom.association import Association
 
-from dicom_listener.buffered_socket import BufferedSocket, ClosedError
+from dicom_listener.buffered_socket import TURN_S, BufferedSocket, ClosedError
 
 SILENCE_S = 0.35
 
@@ -80,16 +80,16 @@ def test_who_waits_hears_that_nothing_came_and_loses_nothing_that_did(
     ends: tuple[BufferedSocket, socket.socket],
 ) -> None:
     received, sender = ends
-    assert not received.wait(0.1)
+    assert not received.wait(TURN_S)
     assert not received.wait(0.0)
     sender.sendall(b"abc")
-    assert received.wait(0.1)
+    assert received.wait(TURN_S)
     assert bytes(received.peek(3)) == b"abc"
-    assert received.wait(0.1)  # it is still there
+    assert received.wait(TURN_S)  # it is still there
     assert received.read(3) == b"abc"
     sender.close()
     with pytest.raises(ClosedError):
-        received.wait(0.1)
+        received.wait(TURN_S)
 
 
 def test_an_answer_that_nobody_takes_is_given_up_after_the_time_allowed(
