@@ -28,7 +28,9 @@ from bench.processes import session_pids, tree_pids
 from tests.own_broker import running_broker
 
 REPOSITORY = Path(__file__).parent.parent
-ENVIRONMENT = {**os.environ, "TCP_NODELAY": "1"}
+# Our own Python's programs come last: pynetdicom has some that are named as DCMTK's are.
+_PATH = sorted(os.get_exec_path(), key=str(Path(sys.executable).parent).__eq__)
+ENVIRONMENT = {**os.environ, "TCP_NODELAY": "1", "PATH": os.pathsep.join(_PATH)}
 SERVE = "from common.settings import get_settings as s; from dicom_listener.service import serve; "
 SERVE += "serve(s())"
 
