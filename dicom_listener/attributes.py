@@ -92,7 +92,7 @@ class Attributes:
 
 
 def read_received_header(
-    path: Path, announced: Announced, head: bytes = b"", size_bytes: int | None = None
+    path: Path | str, announced: Announced, head: bytes = b"", size_bytes: int | None = None
 ) -> Header:
     """Read the few elements that the listener needs; the rest is passed over, not held.
 
@@ -219,7 +219,9 @@ def _column(header: Header, keyword: str, length: int) -> str:
 
 def _storable(value: str) -> str:
     """Drop what Postgres' UTF-8 cannot hold."""
-    return value.replace("\0", "").encode("utf-8", "replace").decode("utf-8").strip()
+    if not value.isascii():
+        value = value.encode("utf-8", "replace").decode("utf-8")
+    return value.replace("\0", "").strip()
 
 
 def _integer(header: Header, keyword: str) -> int | None:

@@ -113,6 +113,8 @@ def texts(header: Header, keyword: str) -> tuple[str, ...]:
         value = header.get(keyword)
         if value is None:
             return ()
+        if type(value) is str:  # nearly always, where the listener asks
+            return (value.strip(" \0"),)
         several = list(value) if _is_list(value) else [value]
         return tuple(str(one).strip(" \0") for one in several)
     except VALUE_ERRORS:

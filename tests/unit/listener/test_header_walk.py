@@ -21,7 +21,7 @@ from pydicom.uid import (
 
 from common.errors import MalformedInstanceError
 from common.pixels.header import text
-from dicom_listener.attributes import read_received_header
+from dicom_listener.attributes import _TAGS, read_received_header
 from dicom_listener.header_walk import FileSource, Picked
 from dicom_listener.reception import Announced
 from tests.integration.listener.conftest import data_set_bytes, radiograph
@@ -95,12 +95,39 @@ def test_a_harmed_header_is_read_or_malformed_and_nothing_else(tmp_path: Path) -
     assert 20 < refused < 280
 
 
+def picked(path: Path, start: int, head: bytes) -> object:
+    """Say all that is picked from a data set, or why it is refused."""
+    with closing(FileSource(path, start, head)) as source:
+        try:
+            found = Picked(source, _TAGS, little_endian=True)
+        except (EOFError, MalformedInstanceError) as error:
+            return type(error)
+    return found.elements, found.values, found.implicit, found.has_sequences
+
+
+def test_what_is_at_hand_changes_nothing_but_the_time_it_takes(tmp_path: Path) -> None:
+    chooser, differing = random.Random(20261127), set()
+    for undefined in (False, True):
+        whole = data_set_bytes(
+            write_radiograph(with_sequences(undefined=undefined), tmp_path / "whole.dcm")
+        )
+        for number in range(400):
+            data = mutate_object(whole, chooser) if number else whole
+            path, announced = received(tmp_path, data)
+            start = len(announced.part10_head)
+            by_reading = picked(path, start, b"")
+            for length in (12, chooser.randint(0, 1000), 1 << 15):
+                assert picked(path, start, data[:length]) == by_reading
+            differing.add(repr(by_reading))
+    assert len(differing) > 100
+
+
 IN_LITTLE_MEMORY = """
 import resource, sys
 from pathlib import Path
 from common.errors import MalformedInstanceError
 from common.pixels.header import text
-from dicom_listener.attributes import read_received_header
+from dicom_listener.attributes import _TAGS, read_received_header
 from dicom_listener.reception import Announced
 pages = int(Path("/proc/self/statm").read_text().split()[0])
 limit = pages * resource.getpagesize() + (48 << 20)
