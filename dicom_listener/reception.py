@@ -7,12 +7,12 @@ import os
 import secrets
 import struct
 import time
-from functools import cached_property
+from functools import cached_property, lru_cache
 from io import FileIO
 from itertools import count
 from pathlib import Path
 
-from common.archive import Archive
+from common.archive import Archive, begin_sync
 from common.errors import StorageUnavailableError
 from common.logs import get_logger
 
@@ -20,6 +20,7 @@ IMPLEMENTATION_CLASS_UID = "2.25.165098811004870410477724109222706844623"
 IMPLEMENTATION_VERSION_NAME = "FIRSTREAD_0_1"
 _CHECK_SPACE_EVERY_BYTES, _CHECK_SPACE_EVERY_S = 1 << 20, 0.2
 _HEAD_BYTES = 1 << 15
+_BEGIN_SYNC_EVERY_BYTES = 1 << 18
 
 log = get_logger()
 
@@ -32,8 +33,8 @@ class Reception:
     expects: ``write``, ``close``, ``name``, ``file.flush``.
     """
 
-    def __init__(self, path: Path, room: "Room", announced: "Announced") -> None:
-        self.path = path
+    def __init__(self, name: str, room: "Room", announced: "Announced") -> None:
+        self.name = name  # the file's path; it is gone once the archive has taken it
         self.announced = announced
         self.is_placed = False  # in the archive, under another name
         self.size_bytes = 0  # of the data set
@@ -45,9 +46,10 @@ class Reception:
         self._stream: FileIO | None = None
         self._unwritten = announced.part10_head  # goes with the first fragment
         self._part10_bytes = len(self._unwritten)
+        self._on_its_way_bytes = 0  # to the disk
         try:
             room.require(0)
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             self._stream = os.fdopen(descriptor, "wb", buffering=0)
         except OSError as error:
             self._fail(error.strerror or "disk error")
@@ -58,9 +60,9 @@ class Reception:
         return self._part10_bytes + self.size_bytes
 
     @property
-    def name(self) -> str:
-        """The file's path; it is gone once the archive has taken it."""
-        return str(self.path)
+    def path(self) -> Path:
+        """The same as a path."""
+        return Path(self.name)
 
     @property
     def file(self) -> "Reception":
@@ -79,6 +81,8 @@ class Reception:
             try:
                 self._room.require(len(data))
                 self._write_out(data)
+                if self.file_bytes - self._on_its_way_bytes >= _BEGIN_SYNC_EVERY_BYTES:
+                    self._begin_sync()
                 self._hash.update(data)
             except (OSError, ValueError) as error:
                 self._fail(_reason(error))
@@ -91,17 +95,25 @@ class Reception:
         while left and self._stream is not None:
             left = left[self._stream.write(left) :]  # a disk that is nearly full takes a part
 
+    def _begin_sync(self) -> None:
+        """Have the disk write while more is received, or read: ``sync`` then waits for less."""
+        if self._stream is not None:
+            start, end = self._on_its_way_bytes, self.file_bytes
+            begin_sync(self._stream.fileno(), start, end - start)
+            self._on_its_way_bytes = end
+
     def finish(self) -> bytes:
         """Write what is left of the file and give the SHA-256 of its data set.
 
         Raises:
             StorageUnavailableError: the disk refused, or is down to its reserve.
         """
-        if self._unwritten:
-            try:
+        try:
+            if self._unwritten:
                 self._write_out(b"")
-            except (OSError, ValueError) as error:
-                self._fail(_reason(error))
+            self._begin_sync()
+        except (OSError, ValueError) as error:
+            self._fail(_reason(error))
         if self._failure is not None:
             raise StorageUnavailableError(f"archive: {self._failure}")
         return self._hash.digest()
@@ -233,7 +245,7 @@ class Spool:
 
     def receive(self, announced: Announced) -> Reception:
         """Start a file for one object. Never raises for the disk: ``finish`` does."""
-        return Reception(self.folder / f"{next(self._numbers)}.dcm", self._room, announced)
+        return Reception(f"{self.folder}/{next(self._numbers)}.dcm", self._room, announced)
 
     def close(self) -> None:
         """Give the folder back. Safe to repeat."""
@@ -291,6 +303,7 @@ def _reason(error: OSError | ValueError) -> str:
     return getattr(error, "strerror", None) or "closed"
 
 
+@lru_cache(maxsize=256)  # of one association only its objects' own UIDs differ
 def _element(element: int, vr: bytes, text: str) -> bytes:
     value = text.encode("ascii", "replace")
     if len(value) % 2:

@@ -14,7 +14,7 @@ def test_a_disk_that_refuses_even_to_forget_a_name_is_told_and_never_raises(tmp_
     file.touch()
     announced = Announced("1.2", "1.2.3", "1.2", "1.2.840.10008.1.2", "CT1")
 
-    reception = Reception(file / "object.dcm", Room(Archive(tmp_path), 0), announced)
+    reception = Reception(str(file / "object.dcm"), Room(Archive(tmp_path), 0), announced)
     reception.write(b"bytes that are read and dropped")
     with pytest.raises(StorageUnavailableError, match="Not a directory"):
         reception.finish()
