@@ -5,6 +5,7 @@ from typing import Any, TypeVar
 
 import psycopg
 from psycopg.abc import PQGen
+from psycopg.pq.abc import PGconn
 
 Value = TypeVar("Value")
 
@@ -17,6 +18,10 @@ class AnsweredConnection(psycopg.Connection[Any]):
     """
 
     answer_s = 35.0  # the server's own time limits have to be shorter
+
+    def __init__(self, pgconn: PGconn) -> None:
+        super().__init__(pgconn)
+        self.prepared: set[bytes] = set()  # names of statements that its user has prepared on it
 
     def wait(self, gen: PQGen[Value], interval: float = 0.1, timeout: float | None = None) -> Value:
         """Run a step of the protocol to its end.

@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar, cast
+from typing import NamedTuple, TypeVar, cast
 
 import psycopg
 from psycopg.pq import TransactionStatus
@@ -11,10 +11,18 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import PoolProxiedConnection
 
+from common.answering import AnsweredConnection
 from common.database import storage_errors
 
 Written = TypeVar("Written")
-Connection = psycopg.Connection[Any]
+Connection = AnsweredConnection
+
+
+class Patience(NamedTuple):
+    """How long a step waits for another's lock, and for the server to say anything."""
+
+    lock_ms: int
+    answer_s: float
 
 
 class Ledger:
@@ -24,8 +32,10 @@ class Ledger:
     Here what was found dead is replaced and the step done again: every step is safe to repeat.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, patience: Patience | None = None) -> None:
+        """Take the pool to connect by, and how patient to be if not as its connections are."""
         self._engine = engine
+        self._patience = patience
         self._idle: deque[PoolProxiedConnection] = deque()
 
     def write(self, step: Callable[[Connection], Written]) -> Written:
@@ -58,7 +68,13 @@ class Ledger:
         try:
             connection = _connection(pooled)
             connection.autocommit = True
+            connection.prepare_threshold = None  # what is prepared, is by `prepared.ask`
             connection.execute("SET plan_cache_mode = force_generic_plan")
+            connection.execute("SET client_encoding = 'UTF8'")
+            if self._patience is not None:
+                setting = ("lock_timeout", str(self._patience.lock_ms))
+                connection.execute("SELECT set_config(%s, %s, false)", setting)
+                connection.answer_s = self._patience.answer_s
         except BaseException:
             pooled.invalidate()  # it must not go back among those that begin by themselves
             raise

@@ -28,10 +28,10 @@ from dicom_listener import statements
 from dicom_listener.attributes import read_attributes, read_received_header
 from dicom_listener.clashes import Clash, Known, Received, kept_aside, set_aside
 from dicom_listener.connections import Acceptor
-from dicom_listener.ledger import Connection, Ledger, is_within_transaction
-from dicom_listener.recent import Recent
+from dicom_listener.ledger import Connection
+from dicom_listener.prepared import ask
 from dicom_listener.reception import Reception
-from dicom_listener.registering import Registered, register
+from dicom_listener.registrar import Registrar
 from dicom_listener.routing import route
 from dicom_listener.statuses import ECHO_SUCCESS, Answer, StoreStatus
 
@@ -62,7 +62,7 @@ class Receiver:
         self,
         *,
         archive: Archive,
-        ledger: Ledger,
+        registrar: Registrar,
         sessions: sessionmaker[Session],
         settings: Settings,
         same_pixels: Callable[[Path, Path], bool],
@@ -77,13 +77,12 @@ class Receiver:
             ring: Tells the worker of an analysis; must not wait.
         """
         self._archive = archive
-        self._ledger = ledger
+        self._registrar = registrar
         self._sessions = sessions
         self._settings = settings
         self._same_pixels = same_pixels
         self._is_pressed = is_pressed
         self._ring = ring
-        self._recent = Recent()
 
     def handle_echo(self, event: evt.Event) -> int:
         """Answer a C-ECHO."""
@@ -155,14 +154,14 @@ class Receiver:
         sha256 = reception.finish()
         try:
             header = read_received_header(
-                reception.path, announced, bytes(reception.head), reception.size_bytes
+                reception.name, announced, bytes(reception.head), reception.size_bytes
             )
         except OSError as error:
             raise StorageUnavailableError(f"archive: {error.strerror}") from error
         attributes = read_attributes(header, announced, self._settings.zone)
         # Before anything is said of it: bytes, name and folder are on the disk.
         reception.sync()
-        reception.is_placed = self._archive.place(reception.path, sha256)
+        reception.is_placed = self._archive.place(reception.name, sha256)
         received = Received(
             attributes=attributes,
             pipeline=route(attributes.sop_class_uid, header),
@@ -173,7 +172,7 @@ class Receiver:
             source_ae_title=announced.source_ae_title,
             source_address=address,
         )
-        found = self._ledger.write(partial(self._register, received, reception))
+        found = self._registrar.register(received, partial(self._restore, received, reception))
         if isinstance(found, Clash):
             with storage_errors(), self._sessions() as session:
                 return self._keep_aside(session, received, found)
@@ -185,17 +184,6 @@ class Receiver:
             self._ring(found.queued_analysis_id)
         return "instance_stored"
 
-    def _register(
-        self, received: Received, reception: Reception, connection: Connection
-    ) -> Registered | Known | Clash:
-        found = register(connection, received, self._settings, self._recent)
-        if found is Known.DELETED:
-            self._restore(received, reception, connection)
-        # Where nothing was written, too: a rollback would forget what the connection has prepared.
-        if is_within_transaction(connection):
-            connection.commit()
-        return found
-
     def _restore(self, received: Received, reception: Reception, connection: Connection) -> None:
         """Keep an object again that retention had deleted, under the row's lock.
 
@@ -204,13 +192,14 @@ class Receiver:
                 taken.
         """
         values = {"sop_instance_uid": received.attributes.sop_instance_uid}
-        if statements.LOCKED_DELETED.begin(connection, values).fetchone() is None:
+        (locked,) = ask(connection, (statements.LOCKED_DELETED, values))
+        if not locked:
             return  # another sender was faster
         if not self._archive.holds(received.sha256):
             if not reception.path.exists():
                 raise StorageUnavailableError("archive: the object was being deleted")
             reception.is_placed = self._archive.store(reception.path, received.sha256)
-        statements.RESTORED.begin(connection, values)
+        ask(connection, (statements.RESTORED, values))
 
     def _keep_aside(self, session: Session, received: Received, clash: Clash) -> str:
         """Record an object that contradicts the ledger; only equal pixels are no conflict."""

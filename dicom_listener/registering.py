@@ -5,16 +5,18 @@ to fill in, series, instance) and each object has one of each: no two transactio
 another in a circle. The study's row is locked throughout, so objects of one study are registered
 one after the other.
 
-The first object of a study that nobody has seen takes one round trip, a later one two; both commit.
+The first object of a study that nobody has seen takes one round trip, and those of several senders
+may share it and its commit; a later one takes two. Two groups that share may meet in a circle: then
+neither waits for long, and each of their objects is written by itself.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
-from psycopg import Connection, RawCursor
-from psycopg.errors import DivisionByZero
+import psycopg
+from psycopg.errors import DivisionByZero, NotSupportedError
 
 from common.errors import StorageUnavailableError
 from common.ranking import AnalysisView
@@ -30,8 +32,9 @@ from common.worklist import ReadingFacts, StudyFacts, derive_values, study_lane
 from dicom_listener import routing, statements
 from dicom_listener.attributes import Attributes, urgency
 from dicom_listener.clashes import Clash, Known, Received, relation
+from dicom_listener.ledger import Connection
+from dicom_listener.prepared import BEGIN, COMMIT, Row, ask
 from dicom_listener.recent import Recent
-from dicom_listener.statements import Row
 
 # What a later object may fill in where the earlier ones said nothing; never overwritten.
 _PATIENT_TEXTS = ("patient_name", "patient_birth_date", "patient_sex")
@@ -51,30 +54,17 @@ class Registered:
     queued_analysis_id: int | None
 
 
-def register(
-    connection: Connection[Any], received: Received, settings: Settings, recent: Recent
+def look_and_add(
+    connection: Connection, received: Received, values: Values, settings: Settings, recent: Recent
 ) -> Registered | Known | Clash:
-    """Write the rows of one object and commit them. A clash writes nothing.
+    """Look what is there, write what is not, and commit it. A clash writes nothing.
 
     Safe to repeat: the same object again is ``Known`` and changes nothing. Then, and after a
-    clash, a transaction may be open: it is the caller's to commit.
-
-    Args:
-        connection: In autocommit, without a transaction.
-        received: The object, safe in the archive.
-        settings: What the site decided.
-        recent: What this listener saw of the ledger lately.
+    clash, the transaction is left open.
 
     Raises:
         StorageUnavailableError: too many senders of the same study at once.
     """
-    values = _values(received, settings)
-    now = recent.now()
-    if recent.is_first_of(values["study_instance_uid"]) and now is not None:
-        begun = _begin_study(connection, values, now, settings)
-        if begun is not None:
-            recent.saw_clock(begun.now)
-            return _registered(begun.id, values)
     for _ in range(_LOOKS):
         look = _look(connection, values)
         study, facts = look.study, look.facts
@@ -90,24 +80,22 @@ def register(
         if facts.series_id is not None and (study is None or facts.series_study_id != study.id):
             return Clash(SetAsideKind.HIERARCHY_DIFFERS)
         if study is None:
-            begun = _begin_study(connection, values, facts.now, settings)
-            analysis_id = begun and begun.id
-            if begun is not None:
-                connection.commit()
+            analysis_id = _begin_study(connection, values, facts.now, settings)
         else:
             analysis_id = _add_to_study(connection, values, look, settings)
         if analysis_id is not None:
-            return _registered(analysis_id, values)
+            return registered(analysis_id, values)
         connection.rollback()  # another sender was faster
     raise StorageUnavailableError("database: other senders were faster each time")
 
 
-def _registered(analysis_id: int, values: Values) -> Registered:
+def registered(analysis_id: int, values: Values) -> Registered:
+    """Say what has come of an object whose rows are there now."""
     is_queued = values["analysis_state"] == AnalysisState.QUEUED.value
     return Registered(analysis_id if is_queued else None)
 
 
-def _values(received: Received, settings: Settings) -> Values:
+def values_of(received: Received, settings: Settings) -> Values:
     """Collect what one object writes, under the names that the statements use."""
     attributes = received.attributes
     values = {**vars(received), **vars(attributes)}
@@ -136,21 +124,21 @@ class Look(NamedTuple):
     analyses: list[Row]
 
 
-def _look(connection: Connection[Any], values: Values) -> Look:
+def _look(connection: Connection, values: Values) -> Look:
     """Begin, lock the study if it is there, then find what the object will stand beside."""
-    with connection.pipeline():
-        connection.execute("BEGIN")
-        study = statements.LOCKED_STUDY.begin(connection, values)
-        statements.LOCKED_ITEM.begin(connection, values)
-        facts = statements.FACTS.begin(connection, values)
-        analyses = statements.ANALYSES.begin(connection, values)
-    return Look(study.fetchone(), _one(facts), analyses.fetchall())
+    _, study, _, facts, analyses = ask(
+        connection,
+        (BEGIN, {}),
+        (statements.LOCKED_STUDY, values),
+        (statements.LOCKED_ITEM, values),
+        (statements.FACTS, values),
+        (statements.ANALYSES, values),
+    )
+    return Look(study[0] if study else None, facts[0], analyses)
 
 
-def _begin_study(
-    connection: Connection[Any], values: Values, now: datetime, settings: Settings
-) -> Row | None:
-    """Write the first object of a study; None if one of its names is taken."""
+def new_study(values: Values, now: datetime, settings: Settings) -> Values:
+    """Give all that the first object of a study writes."""
     study = StudyFacts(
         acquired_at=values["acquired_at"],
         first_received_at=now,
@@ -168,16 +156,46 @@ def _begin_study(
         now=now,
         settings=settings,
     )
-    every = values | _at(values, now) | _plain(item) | {"lane": int(study_lane(study, settings))}
+    return values | _at(values, now) | _plain(item) | {"lane": int(study_lane(study, settings))}
+
+
+def begin_studies(connection: Connection, studies: Sequence[Values]) -> Sequence[Row | None]:
+    """Begin several studies in one commit; None for each that has to be looked at by itself.
+
+    In the order of their names, so that two listeners seldom wait for one another in a circle.
+    """
+    rows: list[Row | None] = [None] * len(studies)
+    order = sorted(range(len(studies)), key=lambda number: _names_of(studies[number]))
     try:
-        row = _one(statements.NEW_STUDY.begin(connection, every))
+        answers = ask(connection, *((statements.NEW_STUDY, studies[number]) for number in order))
+    except psycopg.Error as error:  # one of them may be at fault for all
+        if connection.closed or isinstance(error, NotSupportedError):
+            raise
+        return rows
+    for number, (row,) in zip(order, answers, strict=True):
+        rows[number] = None if row.id is None else row
+    return rows
+
+
+def _names_of(study: Values) -> tuple[str, ...]:
+    names = ("issuer", "patient_id", "study_instance_uid", "series_instance_uid")
+    return tuple(study[name] for name in names)
+
+
+def _begin_study(
+    connection: Connection, values: Values, now: datetime, settings: Settings
+) -> int | None:
+    """Write and commit the first object of a study; None if one of its names is taken."""
+    every = new_study(values, now, settings)
+    try:
+        begun, _ = ask(connection, (statements.NEW_STUDY, every), (COMMIT, {}))
     except DivisionByZero:  # another sender takes one of them in this instant
         return None
-    return None if row.id is None else row
+    return begun[0].id
 
 
 def _add_to_study(
-    connection: Connection[Any], values: Values, look: Look, settings: Settings
+    connection: Connection, values: Values, look: Look, settings: Settings
 ) -> int | None:
     """Write and commit a later object; None if another sender was faster at one of its rows."""
     study, facts, analyses = look
@@ -200,17 +218,14 @@ def _add_to_study(
     every = values | followed | _at(values, facts.now) | _plain(item)
     every |= {"study_id": study.id, "series_id": facts.series_id}
     every["lane"] = int(study_lane(now_stands, settings))
-    filled = _filled_patient(facts, values)
+    calls = [(statements.LATER_OBJECT, every), (COMMIT, {})]
+    if filled := _filled_patient(facts, values):
+        calls.insert(0, (statements.FILLED_PATIENT, filled | {"patient_row": study.patient_id}))
     try:
-        with connection.pipeline():
-            if filled:
-                patient = {"patient_row": study.patient_id}
-                statements.FILLED_PATIENT.begin(connection, filled | patient)
-            added = statements.LATER_OBJECT.begin(connection, every)
-            connection.execute("COMMIT")
+        *_, added, _ = ask(connection, *calls)
     except DivisionByZero:
         return None
-    return _one(added).id
+    return added[0].id
 
 
 def _identity(attributes: Attributes, settings: Settings) -> tuple[str, str]:
@@ -284,7 +299,3 @@ def _reading(facts: Row) -> ReadingFacts | None:
 def _plain(item: Mapping[str, Any]) -> Values:
     """Give enums as their values, which is how the columns hold them."""
     return {name: getattr(value, "value", value) for name, value in item.items()}
-
-
-def _one(cursor: RawCursor[Row]) -> Row:
-    return cast(Row, cursor.fetchone())

@@ -26,13 +26,13 @@ from dicom_listener.bell import Bell
 from dicom_listener.commitment_request import CommitmentService
 from dicom_listener.committing import Committers
 from dicom_listener.connections import AcceptorServer, Reach
-from dicom_listener.ledger import Ledger
 from dicom_listener.library_log import quiet_pynetdicom
 from dicom_listener.peers import Admission
 from dicom_listener.pressure import Pressure, queue_age_s
 from dicom_listener.processes import Processes
 from dicom_listener.receiving import Receiver
 from dicom_listener.reception import Spool
+from dicom_listener.registrar import Registrar
 from dicom_listener.ringing import Ringer
 from dicom_listener.same_pixels import same_pixels
 from dicom_listener.tls import is_secured, server_context
@@ -75,14 +75,14 @@ class Listener:
         except Exception:
             self._engine.dispose()
             raise
-        self._ledger = Ledger(self._engine)
+        self._registrar = Registrar(self._engine, settings)
         app = make_celery(settings.broker_address())
         self._ringer = Ringer(Bell(app).ring)
         sessions = make_sessions(self._engine)
         self._pressure = Pressure(settings, partial(queue_age_s, sessions))
         receiver = Receiver(
             archive=archive,
-            ledger=self._ledger,
+            registrar=self._registrar,
             sessions=sessions,
             settings=settings,
             same_pixels=partial(
@@ -143,7 +143,7 @@ class Listener:
         self._pressure.stop()
         self._ringer.stop()
         self._spool.close()
-        self._ledger.close()
+        self._registrar.close()
         self._engine.dispose()
         log.info("listener_stopped", in_time=ended, rings_dropped=self._ringer.dropped)
 

@@ -1,4 +1,4 @@
-"""The SQL of registering an object: few statements, each prepared once a connection.
+"""The SQL of registering an object: few statements, few round trips.
 
 With the ORM, what an object cost was mostly round trips and the ORM's own work.
 
@@ -6,60 +6,7 @@ With the ORM, what an object cost was mostly round trips and the ORM's own work.
 locked row as it was before it waited: what else is asked must be asked by the next one.
 """
 
-import re
-from collections.abc import Mapping
-from datetime import datetime
-from typing import Any
-
-from psycopg import Connection, Cursor, RawCursor
-from psycopg.rows import RowMaker, namedtuple_row
-
-Row = Any  # a named tuple, with the names that the statement gives
-_PLACE = re.compile(r"%\((\w+)\)s")
-
-
-class Statement:
-    """SQL with named places, numbered once as Postgres wants them.
-
-    The driver would read a text as long as these again at every object: it remembers short ones.
-    """
-
-    def __init__(self, text: str) -> None:
-        self._names = list(dict.fromkeys(_PLACE.findall(text)))
-        numbers = {name: number for number, name in enumerate(self._names, 1)}
-        self._sql = _PLACE.sub(lambda place: f"${numbers[place[1]]}", text).encode()
-        self._make_row: RowMaker[Row] | None = None
-
-    def begin(self, connection: Connection[Any], values: Mapping[str, Any]) -> RawCursor[Row]:
-        """Run it, or put it into the pipeline that is open; prepared once a connection."""
-        cursor = RawCursor(connection, row_factory=self._rows)
-        fitted = [_fit(values[name]) for name in self._names]
-        return cursor.execute(self._sql, fitted, prepare=True)
-
-    def _rows(self, cursor: Cursor[Any]) -> RowMaker[Row]:
-        """Make rows of the names that this statement always gives, found out once."""
-        result = cursor.pgresult
-        if result is None or not result.nfields:
-            return namedtuple_row(cursor)
-        self._make_row = self._make_row or namedtuple_row(cursor)
-        return self._make_row
-
-
-def _fit(value: object) -> object:
-    """Leave a value's type to Postgres, who knows its place.
-
-    The driver would name it: None, a small number and a large one are three, and with each
-    combination of types a statement is prepared and planned anew.
-    """
-    if value is None or isinstance(value, str | bytes | bool):
-        return value
-    if isinstance(value, datetime):
-        return value.isoformat()
-    if isinstance(value, list):
-        quoted = (str(one).replace("\\", "\\\\").replace('"', '\\"') for one in value)
-        return "{" + ",".join(f'"{one}"' for one in quoted) + "}"
-    return str(value)
-
+from dicom_listener.prepared import Statement
 
 LOCKED_STUDY = Statement("""
 SELECT id, patient_id, acquired_at, first_received_at, last_received_at, source_ae_title,
@@ -247,7 +194,7 @@ FROM (SELECT (SELECT id FROM new_analysis) AS id) AS added
 
 # What retention deleted and a sender brings again. Whoever removes files locks the row, too.
 LOCKED_DELETED = Statement("""
-SELECT 1 FROM instance
+SELECT FROM instance
 WHERE sop_instance_uid = %(sop_instance_uid)s AND deleted_at IS NOT NULL FOR NO KEY UPDATE
 """)
 RESTORED = Statement("""

@@ -64,31 +64,35 @@ def first(calls: list[Call], after: int, names: str, *words: str) -> Call:
     raise AssertionError(f"no {names} with {words} after line {after}")
 
 
+@pytest.mark.parametrize("associations", [1, 4])
 def test_an_object_is_on_disk_and_committed_before_its_sender_hears_success(
-    tmp_path: Path,
+    tmp_path: Path, associations: int
 ) -> None:
     assert shutil.which("strace"), "strace is missing: run make system, or apt-get install strace"
     trace = tmp_path / "trace"
     strace = ("strace", "-f", "-yy", "-s", "4096", "-e", f"trace={CALLS}", "-o", str(trace))
     with Stack(workers=0, prefixes={"listener": strace}) as stack:
-        sending = stack.send(at_least=OBJECTS, associations=1, per_association=OBJECTS)
+        sending = stack.send(
+            at_least=OBJECTS, associations=associations, per_association=OBJECTS // associations
+        )
         sending.finish()
         assert len(sending.acknowledged) == OBJECTS
         port = stack.ports[0]
         archive = stack.archive.root
         calls = read_trace(trace)
-    began = 0
-    for sent in list(sending.objects.made.values()):
+    for uid, sent in sending.objects.made.items():
         sha256 = sent.sha256.hex()
         folder = f"{archive}/objects/{sha256[:2]}>"
-        rename = first(calls, began, "rename renameat renameat2", f"{sha256}.dcm")
+        rename = first(calls, 0, "rename renameat renameat2", f"{sha256}.dcm")
         source = rename.text.split('"')[1]
-        file_synced = first(calls, began, "fsync fdatasync", Path(source).name)
+        file_synced = first(calls, 0, "fsync fdatasync", f"{source}>")
         folder_synced = first(calls, rename.ended, "fsync", folder)
         parent_synced = first(calls, 0, "fsync", f"{archive}/objects>")
-        registered = first(calls, began, "sendto", f"{sha256}.dcm")
-        committed = first(calls, registered.ended, "recvfrom", IDLE)
-        answer = first(calls, began, "sendto write sendmsg", f"TCP:[127.0.0.1:{port}->", r'"\4\0')
+        registered = first(calls, 0, "sendto", f"{sha256}.dcm")
+        line = registered.text.split(",")[0]
+        committed = first(calls, registered.ended, "recvfrom", line, IDLE)
+        to_sender = f"TCP:[127.0.0.1:{port}->"
+        answer = first(calls, 0, "sendto write sendmsg", to_sender, r'"\4\0', uid)
         order = [
             ("the file's bytes are synced", file_synced.ended, rename.began),
             ("before it gets its name, whose folder is synced", rename.ended, folder_synced.began),
@@ -99,7 +103,6 @@ def test_an_object_is_on_disk_and_committed_before_its_sender_hears_success(
         for what, earlier, later in order:
             assert earlier < later, f"{what}: lines {earlier} and {later} of the trace"
         assert parent_synced.ended < answer.began, "the folder's own name is durable too"
-        began = answer.ended
 
 
 @pytest.mark.parametrize("name", DURABILITY)

@@ -41,7 +41,7 @@ class Lives(Doors, RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """Let go of the connections."""
-        self.ledger.close()
+        self.registrar.close()
 
     @initialize(live=st.booleans())
     def begin(self, live: bool) -> None:

@@ -1,61 +1,50 @@
 """How objects are registered beside what else happens to the same rows."""
 
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import partial
-from threading import Thread
+from threading import Event, Thread
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, event, select, text, update
+from sqlalchemy import Engine, event, insert, literal_column, select, text, update
+from sqlalchemy.exc import DataError
 from sqlalchemy.orm import Session, sessionmaker
 
 from common.lifecycle import activate
 from common.settings import Settings
 from common.states import ModelState
-from common.tables import Analysis, ModelVersion
+from common.tables import Analysis, ModelVersion, Patient, Study
 from dicom_listener.clashes import Known, Received
-from dicom_listener.ledger import Connection, Ledger
-from dicom_listener.recent import Recent
-from dicom_listener.registering import Registered, register
-from tests.integration.common.lifecycle_doors import make_received
+from dicom_listener.group_commit import GroupCommit
+from dicom_listener.ledger import Connection
+from dicom_listener.prepared import Row
+from dicom_listener.registering import Registered, Values
+from dicom_listener.registrar import Registrar
+from tests.integration.common.lifecycle_doors import make_received, nothing_is_deleted
 from tests.integration.listener.conftest import Listen, radiograph, send
 from tests.ledger import add_model
-
-
-class Registrar:
-    """Register objects over a ledger's connections, as the listener does."""
-
-    def __init__(self, engine: Engine, settings: Settings) -> None:
-        self.ledger = Ledger(engine)
-        self.settings = settings
-        self.recent = Recent()
-
-    def register(self, received: Received) -> object:
-        def step(connection: Connection) -> object:
-            found = register(connection, received, self.settings, self.recent)
-            connection.commit()
-            return found
-
-        return self.ledger.write(step)
-
-    def prepared(self) -> int:
-        """Count what the one connection has prepared."""
-
-        def step(connection: Connection) -> int:
-            query = "SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE '%$%'"
-            row = connection.execute(query).fetchone()
-            assert row is not None
-            return row[0]
-
-        return self.ledger.write(step)
 
 
 @pytest.fixture
 def registrar(engine: Engine, settings: Settings) -> Iterator[Registrar]:
     registrar = Registrar(engine, settings)
     yield registrar
-    registrar.ledger.close()
+    registrar.close()
+
+
+def register(registrar: Registrar, received: Received) -> object:
+    return registrar.register(received, nothing_is_deleted)
+
+
+def prepared(connection: Connection) -> int:
+    """Count what a connection has prepared."""
+    query = "SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE '%$%'"
+    row = connection.execute(query).fetchone()
+    assert row is not None
+    return row[0]
 
 
 def test_a_later_object_and_an_activation_do_not_wait_for_one_another_in_a_circle(
@@ -64,7 +53,7 @@ def test_a_later_object_and_an_activation_do_not_wait_for_one_another_in_a_circl
     with sessions.begin() as session:
         add_model(session)
     for number in (1, 2):
-        assert isinstance(registrar.register(make_received("1.2", number)), Registered)
+        assert isinstance(register(registrar, make_received("1.2", number)), Registered)
     with sessions.begin() as session:
         session.execute(update(ModelVersion).values(state=ModelState.RETIRED))
         newer = add_model(session)
@@ -77,7 +66,7 @@ def test_a_later_object_and_an_activation_do_not_wait_for_one_another_in_a_circl
     # A STAT order moves the study, and with it the rows that the activation re-points.
     found: list[object] = []
     stat = make_received("1.2", 3, "STAT")
-    registering = Thread(target=lambda: found.append(registrar.register(stat)))
+    registering = Thread(target=lambda: found.append(register(registrar, stat)))
 
     def amid(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:  # noqa: ANN401
         if statement.startswith("UPDATE analysis") and not registering.ident:
@@ -111,9 +100,87 @@ def test_whatever_objects_say_a_connection_prepares_few_statements(registrar: Re
                 size_bytes=(7, 70_000, 1 << 40)[number % 3],
                 pipeline=("chest_xray", "none")[number % 2],
             )
-            assert isinstance(registrar.register(received), Registered)
-            assert registrar.register(received) is Known.REPEAT
-    assert registrar.prepared() <= 8
+            assert isinstance(register(registrar, received), Registered)
+            assert register(registrar, received) is Known.REPEAT
+    assert registrar._ledger.write(prepared) <= 7
+    assert registrar._shared.write(prepared) == 1
+
+
+def gathered(
+    registrar: Registrar, received: list[Received]
+) -> tuple[list[object], list[list[str]]]:
+    """Register objects of which all but the first wait until they can be done together.
+
+    Gives what came of each, or its error, and the studies of each group.
+    """
+    register(registrar, make_received("2.25.1", 0))  # it tells the database's clock
+    gate, groups = Event(), []
+
+    def step(studies: Sequence[Values]) -> Sequence[Row | None]:
+        assert gate.wait(10)
+        groups.append([study["study_instance_uid"] for study in studies])
+        return registrar._begin(studies)
+
+    registrar._beginnings = together = GroupCommit(step, most=16, groups=1)
+    with ThreadPoolExecutor(len(received)) as threads:
+        working = []
+        for number, one in enumerate(received):
+            working.append(threads.submit(register, registrar, one))
+            deadline = time.monotonic() + 10
+            while len(together._waiting) < number or together._free:
+                assert time.monotonic() < deadline, "they do not wait"
+                time.sleep(0.002)
+        gate.set()
+        return [one.exception(20) or one.result() for one in working], groups
+
+
+def test_studies_that_begin_at_once_share_one_commit(
+    registrar: Registrar, sessions: sessionmaker[Session]
+) -> None:
+    studies = [f"2.25.7{number}" for number in (3, 1, 4, 5, 2)]
+    found, groups = gathered(registrar, [make_received(uid, 1) for uid in studies])
+    assert all(isinstance(one, Registered) for one in found)
+    assert groups == [studies[:1], studies[1:]]
+    written = select(Analysis.id, Study.study_instance_uid, literal_column("study.xmin::text"))
+    with sessions() as session:
+        rows = {row[0]: row for row in session.execute(written.join(Study))}
+    told = [rows[one.queued_analysis_id or 0] for one in found if isinstance(one, Registered)]
+    assert [row[1] for row in told] == studies
+    assert len({row[2] for row in told[1:]}) == 1
+    assert told[0][2] != told[1][2]
+
+
+def test_an_object_that_cannot_be_written_takes_nothing_from_those_it_came_with(
+    registrar: Registrar, sessions: sessionmaker[Session]
+) -> None:
+    several = [make_received(f"2.25.8{number}", 1) for number in range(5)]
+    vars(several[2].attributes).update(modality="longer than its column")
+    found, groups = gathered(registrar, several)
+    assert len(groups[1]) == 4
+    assert isinstance(found[2], DataError)
+    assert all(isinstance(one, Registered) for one in (found[0], found[1], found[3], found[4]))
+    with sessions() as session:
+        assert len(session.scalars(select(Analysis.id)).all()) == 1 + 4
+
+
+def test_who_waits_for_another_s_lock_waits_alone(
+    registrar: Registrar, engine: Engine, sessions: sessionmaker[Session]
+) -> None:
+    several = [make_received(f"2.25.9{number}", 1) for number in range(5)]
+    with engine.connect() as elsewhere, ThreadPoolExecutor(1) as threads:
+        patient = {"issuer_of_patient_id": "", "patient_id": several[3].attributes.patient_id}
+        elsewhere.execute(insert(Patient).values(**patient, patient_id_stated=True))
+        working = threads.submit(gathered, registrar, several)
+        deadline = time.monotonic() + 5
+        with sessions() as session:
+            while len(session.scalars(select(Analysis.id)).all()) < 1 + 4:
+                assert time.monotonic() < deadline, "the others wait with it"
+                session.rollback()
+                time.sleep(0.02)
+        assert not working.done()
+        elsewhere.rollback()
+        found, _ = working.result(20)
+    assert all(isinstance(one, Registered) for one in found)
 
 
 def test_a_column_that_becomes_another_type_meanwhile_costs_nobody_an_object(

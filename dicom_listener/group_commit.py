@@ -1,0 +1,91 @@
+"""Group commit: what several threads want done at once is done by one of them, together."""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from threading import Lock
+from typing import Generic, TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class GroupCommit(Generic[Item, Result]):
+    """Hand what waits to a step, as many items at a time as came while the last ones were done.
+
+    No thread of its own, and no waiting for company: while fewer groups are under way than may be,
+    who comes does its item at once. Each thread leads one group at most, so none is kept from its
+    sender by the others' work.
+    """
+
+    def __init__(
+        self, step: Callable[[Sequence[Item]], Sequence[Result]], *, most: int, groups: int
+    ) -> None:
+        """Take the step and its bounds.
+
+        Args:
+            step: Does all items or none, and gives a result for each, in their order.
+            most: How many items it is given at a time.
+            groups: How many may be under way at a time.
+        """
+        self._step = step
+        self._most = most
+        self._free = groups
+        self._lock = Lock()
+        self._waiting: deque[_Turn[Item, Result]] = deque()
+
+    def do(self, item: Item) -> Result:
+        """Have an item done, with others or alone.
+
+        Raises:
+            Exception: what the step raised, for all items of the group.
+        """
+        mine = _Turn[Item, Result](item)
+        with self._lock:
+            leads = self._free > 0
+            if leads:
+                self._free -= 1
+            else:
+                self._waiting.append(mine)
+        if not leads:
+            mine.woken.acquire()
+        if not mine.is_over:
+            self._lead(mine)
+        if mine.error is not None:
+            raise mine.error
+        return mine.results[0]
+
+    def _lead(self, mine: "_Turn[Item, Result]") -> None:
+        """Do an item and what waits, and pass the lead on."""
+        with self._lock:
+            others = min(self._most - 1, len(self._waiting))
+            group = [mine, *(self._waiting.popleft() for _ in range(others))]
+        error: BaseException | None = None
+        results: Sequence[Result] = ()
+        try:
+            results = self._step([turn.item for turn in group])
+        except BaseException as raised:
+            error = raised
+            raise
+        finally:
+            for place, turn in enumerate(group):
+                turn.error, turn.results = error, results[place : place + 1]
+                turn.is_over = True
+            for turn in group[1:]:
+                turn.woken.release()
+            with self._lock:
+                if self._waiting:
+                    self._waiting.popleft().woken.release()
+                else:
+                    self._free += 1
+
+
+class _Turn(Generic[Item, Result]):
+    """An item, and its thread's way to learn that it is done or that the lead is its own."""
+
+    def __init__(self, item: Item) -> None:
+        self.item = item
+        self.woken = Lock()
+        self.woken.acquire()
+        self.is_over = False
+        self.error: BaseException | None = None
+        self.results: Sequence[Result] = ()
