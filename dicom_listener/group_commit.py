@@ -12,25 +12,21 @@ Result = TypeVar("Result")
 class GroupCommit(Generic[Item, Result]):
     """Hand what waits to a step, as many items at a time as came while the last ones were done.
 
-    No thread of its own, and no waiting for company: while fewer groups are under way than may be,
-    who comes does its item at once. Each thread leads one group at most, so none is kept from its
+    One group is under way at a time. No thread of its own, and no waiting for company: who comes
+    alone does its item at once. Each thread leads one group at most, so none is kept from its
     sender by the others' work.
     """
 
-    def __init__(
-        self, step: Callable[[Sequence[Item]], Sequence[Result]], *, most: int, groups: int
-    ) -> None:
-        """Take the step and its bounds.
+    def __init__(self, step: Callable[[Sequence[Item]], Sequence[Result]], most: int) -> None:
+        """Take the step and how many items it is given at most.
 
         Args:
             step: Does all items or none, and gives a result for each, in their order.
-            most: How many items it is given at a time.
-            groups: How many may be under way at a time.
         """
         self._step = step
         self._most = most
-        self._free = groups
         self._lock = Lock()
+        self._is_led = False
         self._waiting: deque[_Turn[Item, Result]] = deque()
 
     def do(self, item: Item) -> Result:
@@ -41,9 +37,9 @@ class GroupCommit(Generic[Item, Result]):
         """
         mine = _Turn[Item, Result](item)
         with self._lock:
-            leads = self._free > 0
+            leads = not self._is_led
             if leads:
-                self._free -= 1
+                self._is_led = True
             else:
                 self._waiting.append(mine)
         if not leads:
@@ -76,7 +72,7 @@ class GroupCommit(Generic[Item, Result]):
                 if self._waiting:
                     self._waiting.popleft().woken.release()
                 else:
-                    self._free += 1
+                    self._is_led = False
 
 
 class _Turn(Generic[Item, Result]):

@@ -22,7 +22,7 @@ from dicom_listener.registering import (
     values_of,
 )
 
-_MOST_TOGETHER, _GROUPS = 16, 2
+_MOST_TOGETHER = 16
 # Whoever shares a commit is kept no longer by another's lock, nor by a server that says nothing;
 # each object then waits by itself, as long as ever.
 _SHARED = Patience(lock_ms=200, answer_s=5.0)
@@ -36,7 +36,7 @@ class Registrar:
         self._shared = Ledger(engine, _SHARED)
         self._settings = settings
         self._recent = Recent()
-        self._beginnings = GroupCommit(self._begin, most=_MOST_TOGETHER, groups=_GROUPS)
+        self._beginnings = GroupCommit(self._begin, _MOST_TOGETHER)
 
     def close(self) -> None:
         """Let go of the connections. Safe to repeat."""

@@ -121,13 +121,13 @@ def gathered(
         groups.append([study["study_instance_uid"] for study in studies])
         return registrar._begin(studies)
 
-    registrar._beginnings = together = GroupCommit(step, most=16, groups=1)
+    registrar._beginnings = together = GroupCommit(step, most=16)
     with ThreadPoolExecutor(len(received)) as threads:
         working = []
         for number, one in enumerate(received):
             working.append(threads.submit(register, registrar, one))
             deadline = time.monotonic() + 10
-            while len(together._waiting) < number or together._free:
+            while len(together._waiting) < number or not together._is_led:
                 assert time.monotonic() < deadline, "they do not wait"
                 time.sleep(0.002)
         gate.set()

@@ -26,7 +26,7 @@ def test_who_comes_alone_is_done_at_once() -> None:
         done.append(list(items))
         return [item * 10 for item in items]
 
-    group = GroupCommit(step, most=4, groups=1)
+    group = GroupCommit(step, most=4)
     assert [group.do(1), group.do(2)] == [10, 20]
     assert done == [[1], [2]]
 
@@ -39,7 +39,7 @@ def test_who_comes_meanwhile_is_done_together_and_each_gets_its_own_result() -> 
         done.append(list(items))
         return [item * 10 for item in items]
 
-    group = GroupCommit(step, most=4, groups=1)
+    group = GroupCommit(step, most=4)
     with ThreadPoolExecutor(8) as threads:
         first = threads.submit(group.do, 0)
         others = []
@@ -60,7 +60,7 @@ def test_what_fails_fails_for_its_group_alone() -> None:
             raise ValueError("two")
         return list(items)
 
-    group = GroupCommit(step, most=2, groups=1)
+    group = GroupCommit(step, most=2)
     with ThreadPoolExecutor(5) as threads:
         first = threads.submit(group.do, 0)
         others = []
@@ -76,7 +76,7 @@ def test_what_fails_fails_for_its_group_alone() -> None:
     assert group.do(5) == 5
 
 
-def test_in_a_crowd_each_is_done_once_and_no_more_groups_than_may_be() -> None:
+def test_in_a_crowd_each_is_done_once_and_one_group_at_a_time() -> None:
     seen: Counter[int] = Counter()
     lock, under_way, most_under_way = Lock(), 0, 0
 
@@ -91,8 +91,8 @@ def test_in_a_crowd_each_is_done_once_and_no_more_groups_than_may_be() -> None:
             under_way -= 1
         return [-item for item in items]
 
-    group = GroupCommit(step, most=5, groups=2)
+    group = GroupCommit(step, most=5)
     with ThreadPoolExecutor(16) as threads:
         assert list(threads.map(group.do, range(3000))) == [-item for item in range(3000)]
     assert seen == Counter(range(3000))
-    assert most_under_way == 2
+    assert most_under_way == 1
