@@ -17,6 +17,10 @@ from common.database import storage_errors
 Written = TypeVar("Written")
 Connection = AnsweredConnection
 
+# What was prepared is of no use any more: the plan of a table that a migration has changed since,
+# or a name that the server, or a proxy before it, has forgotten.
+STALE = (psycopg.NotSupportedError, psycopg.errors.InvalidSqlStatementName)
+
 
 class Patience(NamedTuple):
     """How long a step waits for another's lock, and for the server to say anything."""
@@ -53,7 +57,7 @@ class Ledger:
                 connection = _connection(pooled)  # the pool forgets it when it is dead
                 try:
                     return self._run(pooled, step)
-                except (psycopg.OperationalError, psycopg.NotSupportedError):
+                except (psycopg.OperationalError, *STALE):
                     if not connection.closed:
                         raise
                     self.close()  # it died since it was last used, and so did the others
@@ -68,7 +72,10 @@ class Ledger:
         try:
             connection = _connection(pooled)
             connection.autocommit = True
-            connection.prepare_threshold = None  # what is prepared, is by `prepared.ask`
+            # What is prepared from now on is by `prepared.ask`. A connection that the pool had lent
+            # to others may have more: the driver's next rollback would take it back, and ours too.
+            connection.execute("DEALLOCATE ALL")
+            connection.prepare_threshold = None
             connection.execute("SET plan_cache_mode = force_generic_plan")
             connection.execute("SET client_encoding = 'UTF8'")
             if self._patience is not None:
@@ -92,8 +99,8 @@ class Ledger:
         connection = _connection(pooled)
         try:
             return step(connection)
-        except psycopg.NotSupportedError:
-            connection.close()  # a plan of a table that a migration has changed since
+        except STALE:
+            connection.close()
             raise
         finally:
             self._put_back(pooled, connection)

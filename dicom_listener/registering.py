@@ -16,7 +16,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 import psycopg
-from psycopg.errors import DivisionByZero, NotSupportedError
+from psycopg.errors import DivisionByZero
 
 from common.errors import StorageUnavailableError
 from common.ranking import AnalysisView
@@ -32,7 +32,7 @@ from common.worklist import ReadingFacts, StudyFacts, derive_values, study_lane
 from dicom_listener import routing, statements
 from dicom_listener.attributes import Attributes, urgency
 from dicom_listener.clashes import Clash, Known, Received, relation
-from dicom_listener.ledger import Connection
+from dicom_listener.ledger import STALE, Connection
 from dicom_listener.prepared import BEGIN, COMMIT, Row, ask
 from dicom_listener.recent import Recent
 
@@ -169,7 +169,7 @@ def begin_studies(connection: Connection, studies: Sequence[Values]) -> Sequence
     try:
         answers = ask(connection, *((statements.NEW_STUDY, studies[number]) for number in order))
     except psycopg.Error as error:  # one of them may be at fault for all
-        if connection.closed or isinstance(error, NotSupportedError):
+        if connection.closed or isinstance(error, STALE):
             raise
         return rows
     for number, (row,) in zip(order, answers, strict=True):

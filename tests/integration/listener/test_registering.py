@@ -106,6 +106,31 @@ def test_whatever_objects_say_a_connection_prepares_few_statements(registrar: Re
     assert registrar._shared.write(prepared) == 1
 
 
+def test_what_others_prepared_on_a_connection_before_does_no_harm(
+    registrar: Registrar, sessions: sessionmaker[Session]
+) -> None:
+    for _ in range(10):  # the driver prepares what it sees often
+        with sessions() as session:
+            session.execute(select(Study.id))
+            session.commit()  # a rollback would have it forget
+    received = [make_received(f"2.25.6{number}", 1) for number in range(4)]
+    for one in received:
+        assert isinstance(register(registrar, one), Registered)
+        assert register(registrar, one) is Known.REPEAT  # it is rolled back
+
+
+def test_a_server_that_forgot_what_was_prepared_is_told_again(registrar: Registrar) -> None:
+    def forget(connection: Connection) -> None:
+        connection.execute("DEALLOCATE ALL")
+
+    for number in range(4):
+        one = make_received(f"2.25.5{number}", 1)
+        assert isinstance(register(registrar, one), Registered)
+        assert register(registrar, one) is Known.REPEAT
+        registrar._ledger.write(forget)
+        registrar._shared.write(forget)
+
+
 def gathered(
     registrar: Registrar, received: list[Received]
 ) -> tuple[list[object], list[list[str]]]:
