@@ -120,6 +120,12 @@ class BufferedSocket(AssociationSocket):
         self._start, self._end = 0, len(unread)
         self._view[: self._end] = unread
 
+    def let_go(self) -> None:
+        """Give the buffer back, once nobody reads any more: pynetdicom keeps us for seconds."""
+        self._buffer = bytearray()
+        self._view = memoryview(self._buffer)
+        self._start = self._end = 0
+
     def recv(self, nr_bytes: int) -> bytearray:
         """Read for pynetdicom: exactly so many bytes, or fewer if the peer has gone.
 

@@ -147,6 +147,8 @@ class Acceptor(Association):
         finally:
             self.provider.discard_all()
             self._reach.admission.release(self)
+            if not self.dul.is_alive():
+                cast(BufferedSocket, self.dul.socket).let_go()
 
     def _run_reactor(self) -> None:
         """Serve until the end; the reading thread may have an object to end and an answer to send.

@@ -1,7 +1,9 @@
 """What is sent is stored as sent, registered once, and answered with the truth."""
 
+import gc
 import struct
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from common.archive import Archive
 from common.states import AnalysisState
 from common.tables import Analysis, Instance, Patient, Study, WorklistItem
+from dicom_listener.buffered_socket import BufferedSocket
 from dicom_listener.contexts import storage_classes, transfer_syntaxes
 from dicom_listener.statuses import StoreStatus
 from tests.integration.listener.conftest import (
@@ -28,6 +31,7 @@ from tests.integration.listener.conftest import (
     send_file,
 )
 from tests.radiographs import LOSSLESS, write_radiograph
+from tests.waiting import eventually
 
 VERIFICATION = "1.2.840.10008.1.1"
 
@@ -206,3 +210,26 @@ def test_a_text_that_is_said_to_be_a_sequence_loses_no_image(
     path.write_bytes(content.replace(stands, tag + b"SQ\0\0\x04\0\0\0002026"))
     response = send_file(listen(), path, dataset.SOPClassUID, ExplicitVRLittleEndian)
     assert response.Status == StoreStatus.SUCCESS
+
+
+def test_an_association_that_ended_keeps_no_buffer(listen: Listen) -> None:
+    settings = listen()
+    large = radiograph(Rows=1024, Columns=1024, PixelData=bytes(1024 * 1024 * 2))
+
+    def held() -> list[int]:
+        sockets = [one for one in gc.get_objects() if isinstance(one, BufferedSocket)]
+        return [len(one._buffer) for one in sockets]
+
+    gc.collect()
+    gc.disable()  # pynetdicom's associations refer to themselves and live until it looks
+    try:
+        most = 0
+        with ThreadPoolExecutor(1) as threads:
+            sending = threads.submit(send, settings, large, large)
+            while not sending.done():
+                most = max(most, *held(), 0)
+        assert sending.result() == [0, 0]
+        assert most > 0
+        assert eventually(lambda: sum(held()) == 0, 5)
+    finally:
+        gc.enable()
