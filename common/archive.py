@@ -125,7 +125,7 @@ def _is_there(path: Path | str) -> bool:
 def begin_sync(descriptor: int, start: int, count: int) -> None:
     """Have the system begin to write a part of a file, so that less is left for ``fsync``.
 
-    A hint: it promises nothing, waits for nothing, and no error of the disk shows here.
+    A hint: it promises nothing, seldom waits, and no error of the disk shows here.
     """
     if _sync_file_range is not None:
         _sync_file_range(descriptor, start, count, _SYNC_FILE_RANGE_WRITE)

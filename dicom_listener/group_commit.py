@@ -52,9 +52,20 @@ class GroupCommit(Generic[Item, Result]):
 
     def _lead(self, mine: "_Turn[Item, Result]") -> None:
         """Do an item and what waits, and pass the lead on."""
-        with self._lock:
-            others = min(self._most - 1, len(self._waiting))
-            group = [mine, *(self._waiting.popleft() for _ in range(others))]
+        group = [mine]
+        try:
+            with self._lock:
+                while self._waiting and len(group) < self._most:
+                    group.append(self._waiting.popleft())
+            self._do_all(group)
+        finally:
+            with self._lock:
+                if self._waiting:
+                    self._waiting.popleft().woken.release()
+                else:
+                    self._is_led = False
+
+    def _do_all(self, group: "list[_Turn[Item, Result]]") -> None:
         error: BaseException | None = None
         results: Sequence[Result] = ()
         try:
@@ -66,13 +77,7 @@ class GroupCommit(Generic[Item, Result]):
             for place, turn in enumerate(group):
                 turn.error, turn.results = error, results[place : place + 1]
                 turn.is_over = True
-            for turn in group[1:]:
                 turn.woken.release()
-            with self._lock:
-                if self._waiting:
-                    self._waiting.popleft().woken.release()
-                else:
-                    self._is_led = False
 
 
 class _Turn(Generic[Item, Result]):

@@ -72,6 +72,8 @@ class Ledger:
         try:
             connection = _connection(pooled)
             connection.autocommit = True
+            if self._patience is not None:
+                connection.answer_s = self._patience.answer_s
             # What is prepared from now on is by `prepared.ask`. A connection that the pool had lent
             # to others may have more: the driver's next rollback would take it back, and ours too.
             connection.execute("DEALLOCATE ALL")
@@ -81,7 +83,6 @@ class Ledger:
             if self._patience is not None:
                 setting = ("lock_timeout", str(self._patience.lock_ms))
                 connection.execute("SELECT set_config(%s, %s, false)", setting)
-                connection.answer_s = self._patience.answer_s
         except BaseException:
             pooled.invalidate()  # it must not go back among those that begin by themselves
             raise

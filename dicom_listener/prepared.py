@@ -17,7 +17,7 @@ from typing import Any
 from psycopg import abc, errors
 from psycopg.adapt import Transformer
 from psycopg.generators import execute
-from psycopg.pq import ExecStatus
+from psycopg.pq import ConnStatus, ExecStatus
 from psycopg.pq.abc import PGconn, PGresult
 from psycopg.waiting import Ready, Wait
 
@@ -118,7 +118,9 @@ def _to_the_end(pgconn: PGconn) -> abc.PQGen[list[PGresult]]:
         pgconn.consume_input()
         while not pgconn.is_busy():
             result = pgconn.get_result()
-            if result is None:  # between two statements
+            if result is None:  # between two statements, or libpq itself has hung up
+                if pgconn.status == ConnStatus.BAD:
+                    raise errors.OperationalError("the connection was lost")
                 continue
             if result.status == ExecStatus.PIPELINE_SYNC:
                 return results
@@ -129,15 +131,14 @@ def _text(value: object) -> bytes | None:
     """Write a value as Postgres reads it, whatever its type there."""
     if value is None:
         return None
-    if isinstance(value, str):
-        if "\0" in value:  # what follows it would be lost
-            raise errors.DataError("text with a NUL")
-        return value.encode()
     if isinstance(value, bytes):
         return b"\\x" + value.hex().encode()
     if isinstance(value, datetime):
         return value.isoformat().encode()
     if isinstance(value, list):
         quoted = (str(one).replace("\\", "\\\\").replace('"', '\\"') for one in value)
-        return ("{" + ",".join(f'"{one}"' for one in quoted) + "}").encode()
-    return str(value).encode()
+        value = "{" + ",".join(f'"{one}"' for one in quoted) + "}"
+    text = str(value)
+    if "\0" in text:  # what follows it would be lost
+        raise errors.DataError("text with a NUL")
+    return text.encode()

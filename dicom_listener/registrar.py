@@ -6,6 +6,7 @@ from functools import partial
 from sqlalchemy import Engine
 
 from common.errors import StorageUnavailableError
+from common.logs import get_logger
 from common.settings import Settings
 from dicom_listener.clashes import Clash, Known, Received
 from dicom_listener.group_commit import GroupCommit
@@ -26,6 +27,8 @@ _MOST_TOGETHER = 16
 # Whoever shares a commit is kept no longer by another's lock, nor by a server that says nothing;
 # each object then waits by itself, as long as ever.
 _SHARED = Patience(lock_ms=200, answer_s=5.0)
+
+log = get_logger()
 
 
 class Registrar:
@@ -71,8 +74,11 @@ class Registrar:
     def _begin(self, studies: Sequence[Values]) -> Sequence[Row | None]:
         try:
             return self._shared.write(partial(begin_studies, studies=studies))
-        except StorageUnavailableError:  # each finds out by itself, and how long to wait
-            return [None] * len(studies)
+        except StorageUnavailableError:
+            pass
+        except Exception:  # the boundary: it may be one object's fault
+            log.exception("studies_not_begun", studies=len(studies))
+        return [None] * len(studies)  # each finds out by itself, and how long to wait
 
     def _add(
         self,

@@ -2,14 +2,17 @@
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from typing import cast
 
 import psycopg
 import pytest
+from psycopg.pq.abc import PGconn
+from psycopg.waiting import Ready
 from sqlalchemy import Engine
 
 from common.answering import AnsweredConnection
 from dicom_listener.ledger import Ledger
-from dicom_listener.prepared import BEGIN, COMMIT, Statement, ask
+from dicom_listener.prepared import BEGIN, COMMIT, Statement, _to_the_end, ask
 from tests.integration.listener.test_ledger import backend, terminate
 
 MAKE = Statement("CREATE TEMPORARY TABLE kept (number int PRIMARY KEY, said text)")
@@ -81,6 +84,34 @@ def test_a_text_that_would_be_cut_is_refused_before_anything_is_sent(
     with pytest.raises(psycopg.DataError, match="NUL"):
         ask(connection, (KEEP, {"number": 1, "said": "a"}), (KEEP, {"number": 2, "said": "b\0c"}))
     assert kept(connection) == 0
+
+
+@pytest.mark.parametrize("value", ["a\0b", ["a\0b"]])
+def test_a_nul_is_found_in_a_list_too(connection: AnsweredConnection, value: object) -> None:
+    with pytest.raises(psycopg.DataError, match="NUL"):
+        ask(connection, (KEEP, {"number": 1, "said": value}))
+
+
+def test_a_line_that_the_library_itself_gave_up_is_an_error_and_no_endless_wait() -> None:
+    class GivenUp:
+        status = psycopg.pq.ConnStatus.BAD
+
+        def flush(self) -> int:
+            return 0
+
+        def consume_input(self) -> None:
+            pass
+
+        def is_busy(self) -> bool:
+            return False
+
+        def get_result(self) -> None:
+            return None
+
+    step = _to_the_end(cast(PGconn, GivenUp()))
+    next(step)
+    with pytest.raises(psycopg.OperationalError):
+        step.send(Ready.RW)
 
 
 def test_more_than_a_socket_holds_is_sent(connection: AnsweredConnection) -> None:

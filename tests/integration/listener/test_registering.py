@@ -131,6 +131,18 @@ def test_a_server_that_forgot_what_was_prepared_is_told_again(registrar: Registr
         registrar._shared.write(forget)
 
 
+def test_whatever_a_group_met_with_each_object_is_registered_by_itself(
+    registrar: Registrar, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(step: object) -> None:
+        raise RuntimeError("nobody thought of this")
+
+    register(registrar, make_received("2.25.1", 0))
+    monkeypatch.setattr(registrar._shared, "write", fail)
+    for number in range(3):
+        assert isinstance(register(registrar, make_received(f"2.25.4{number}", 1)), Registered)
+
+
 def gathered(
     registrar: Registrar, received: list[Received]
 ) -> tuple[list[object], list[list[str]]]:

@@ -127,7 +127,7 @@ import resource, sys
 from pathlib import Path
 from common.errors import MalformedInstanceError
 from common.pixels.header import text
-from dicom_listener.attributes import _TAGS, read_received_header
+from dicom_listener.attributes import read_received_header
 from dicom_listener.reception import Announced
 pages = int(Path("/proc/self/statm").read_text().split()[0])
 limit = pages * resource.getpagesize() + (48 << 20)
