@@ -82,14 +82,13 @@ class Archive:
         Raises:
             StorageUnavailableError: the disk refused; the file is left to the caller.
         """
-        digest = sha256.hex()
-        folder = f"{self.root}/objects/{digest[:2]}"
-        final = f"{folder}/{digest}.dcm"
+        final = f"{self.root}/{self.object_name(sha256)}"
+        folder = final.rpartition("/")[0]
         try:
             if folder not in self._named_folders:
                 # Another thread or host may have made the folder and not synced its name yet.
                 Path(folder).mkdir(mode=0o700, exist_ok=True)
-                sync_folder(self.root / "objects")
+                sync_folder(Path(folder).parent)
             is_new = not _is_there(final)
             if is_new:
                 os.rename(synced, final)  # noqa: PTH104 - texts: this is done for each object

@@ -92,7 +92,7 @@ class Attributes:
 
 
 def read_received_header(
-    path: Path | str, announced: Announced, head: bytes = b"", size_bytes: int | None = None
+    path: Path, announced: Announced, head: bytes = b"", size_bytes: int | None = None
 ) -> Header:
     """Read the few elements that the listener needs; the rest is passed over, not held.
 

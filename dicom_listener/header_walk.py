@@ -56,16 +56,16 @@ class FileSource:
     """A data set as it lies in a file, of which the beginning may be at hand."""
 
     def __init__(
-        self, path: str | Path, start: int, head: bytes = b"", size_bytes: int | None = None
+        self, path: Path, start: int, head: bytes = b"", size_bytes: int | None = None
     ) -> None:
         """Take the file, where in it the data set begins, its first bytes and its length.
 
         Raises:
             OSError: there is no such file.
         """
-        self._path = Path(path)
+        self._path = path
         self._start = start
-        self._size_bytes = Path(path).stat().st_size - start if size_bytes is None else size_bytes
+        self._size_bytes = path.stat().st_size - start if size_bytes is None else size_bytes
         self.at_hand = head
         self._at = 0
         self._file: BinaryIO | None = None  # opened at need
@@ -100,13 +100,12 @@ class InflatedSource:
 
     at_hand = b""
 
-    def __init__(self, path: Path | str, start: int) -> None:
+    def __init__(self, path: Path, start: int) -> None:
         """Take the file, and where in it the data set begins.
 
         Raises:
             OSError: it cannot be opened.
         """
-        path = Path(path)
         self._file = path.open("rb")
         self._file.seek(start)
         self._inflater = zlib.decompressobj(-zlib.MAX_WBITS)
@@ -172,10 +171,11 @@ class Picked:
         self._is_first = True
         self._left = _MAX_ELEMENTS
         self._kept: bytearray | None = None  # of the sequence that is being kept
-        self._pick_at_hand(source.at_hand, wanted)
-        self._pick(frozenset(wanted))
+        tags = frozenset(wanted)
+        self._pick_at_hand(source.at_hand, tags)
+        self._pick(tags)
 
-    def _pick_at_hand(self, data: bytes, wanted: Collection[int]) -> None:
+    def _pick_at_hand(self, data: bytes, wanted: frozenset[int]) -> None:
         """Pick as far as the bytes at hand hold nothing but short explicit values; leave the rest.
 
         ``_pick`` can do all of it, element by element at three times the cost.

@@ -74,15 +74,14 @@ class Ledger:
             connection.autocommit = True
             if self._patience is not None:
                 connection.answer_s = self._patience.answer_s
+                setting = ("lock_timeout", str(self._patience.lock_ms))
+                connection.execute("SELECT set_config(%s, %s, false)", setting)
             # What is prepared from now on is by `prepared.ask`. A connection that the pool had lent
             # to others may have more: the driver's next rollback would take it back, and ours too.
             connection.execute("DEALLOCATE ALL")
             connection.prepare_threshold = None
             connection.execute("SET plan_cache_mode = force_generic_plan")
             connection.execute("SET client_encoding = 'UTF8'")
-            if self._patience is not None:
-                setting = ("lock_timeout", str(self._patience.lock_ms))
-                connection.execute("SELECT set_config(%s, %s, false)", setting)
         except BaseException:
             pooled.invalidate()  # it must not go back among those that begin by themselves
             raise

@@ -154,7 +154,7 @@ class Receiver:
         sha256 = reception.finish()
         try:
             header = read_received_header(
-                reception.name, announced, bytes(reception.head), reception.size_bytes
+                reception.path, announced, bytes(reception.head), reception.size_bytes
             )
         except OSError as error:
             raise StorageUnavailableError(f"archive: {error.strerror}") from error

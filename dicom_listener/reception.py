@@ -91,15 +91,16 @@ class Reception:
     def _write_out(self, data: bytes | memoryview) -> None:
         if self._unwritten:
             data, self._unwritten = b"".join((self._unwritten, data)), b""
-        left = memoryview(data)
-        while left and self._stream is not None:
-            left = left[self._stream.write(left) :]  # a disk that is nearly full takes a part
+        left, stream = memoryview(data), self._stream
+        while left and stream is not None:
+            left = left[stream.write(left) :]  # a disk that is nearly full takes a part
 
     def _begin_sync(self) -> None:
         """Have the disk write while more is received, or read: ``sync`` then waits for less."""
-        if self._stream is not None:
+        stream = self._stream
+        if stream is not None:
             start, end = self._on_its_way_bytes, self.file_bytes
-            begin_sync(self._stream.fileno(), start, end - start)
+            begin_sync(stream.fileno(), start, end - start)
             self._on_its_way_bytes = end
 
     def finish(self) -> bytes:

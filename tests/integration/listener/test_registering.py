@@ -1,6 +1,5 @@
 """How objects are registered beside what else happens to the same rows."""
 
-import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -23,9 +22,11 @@ from dicom_listener.ledger import Connection
 from dicom_listener.prepared import Row
 from dicom_listener.registering import Registered, Values
 from dicom_listener.registrar import Registrar
+from tests.group_turns import submit_in_turn
 from tests.integration.common.lifecycle_doors import make_received, nothing_is_deleted
 from tests.integration.listener.conftest import Listen, radiograph, send
 from tests.ledger import add_model
+from tests.waiting import eventually
 
 
 @pytest.fixture
@@ -82,8 +83,7 @@ def test_a_later_object_and_an_activation_do_not_wait_for_one_another_in_a_circl
     registering.join(10)
     assert len(found) == 1
     assert isinstance(found[0], Registered)
-    with sessions() as session:
-        assert len(session.scalars(select(Analysis.id)).all()) == 3
+    assert count_analyses(sessions) == 3
 
 
 def test_whatever_objects_say_a_connection_prepares_few_statements(registrar: Registrar) -> None:
@@ -143,6 +143,11 @@ def test_whatever_a_group_met_with_each_object_is_registered_by_itself(
         assert isinstance(register(registrar, make_received(f"2.25.4{number}", 1)), Registered)
 
 
+def count_analyses(sessions: sessionmaker[Session]) -> int:
+    with sessions() as session:
+        return len(session.scalars(select(Analysis.id)).all())
+
+
 def gathered(
     registrar: Registrar, received: list[Received]
 ) -> tuple[list[object], list[list[str]]]:
@@ -160,13 +165,8 @@ def gathered(
 
     registrar._beginnings = together = GroupCommit(step, most=16)
     with ThreadPoolExecutor(len(received)) as threads:
-        working = []
-        for number, one in enumerate(received):
-            working.append(threads.submit(register, registrar, one))
-            deadline = time.monotonic() + 10
-            while len(together._waiting) < number or not together._is_led:
-                assert time.monotonic() < deadline, "they do not wait"
-                time.sleep(0.002)
+        works = [partial(register, registrar, one) for one in received]
+        working = submit_in_turn(threads, together, works)
         gate.set()
         return [one.exception(20) or one.result() for one in working], groups
 
@@ -196,8 +196,7 @@ def test_an_object_that_cannot_be_written_takes_nothing_from_those_it_came_with(
     assert len(groups[1]) == 4
     assert isinstance(found[2], DataError)
     assert all(isinstance(one, Registered) for one in (found[0], found[1], found[3], found[4]))
-    with sessions() as session:
-        assert len(session.scalars(select(Analysis.id)).all()) == 1 + 4
+    assert count_analyses(sessions) == 1 + 4
 
 
 def test_who_waits_for_another_s_lock_waits_alone(
@@ -208,12 +207,7 @@ def test_who_waits_for_another_s_lock_waits_alone(
         patient = {"issuer_of_patient_id": "", "patient_id": several[3].attributes.patient_id}
         elsewhere.execute(insert(Patient).values(**patient, patient_id_stated=True))
         working = threads.submit(gathered, registrar, several)
-        deadline = time.monotonic() + 5
-        with sessions() as session:
-            while len(session.scalars(select(Analysis.id)).all()) < 1 + 4:
-                assert time.monotonic() < deadline, "the others wait with it"
-                session.rollback()
-                time.sleep(0.02)
+        assert eventually(lambda: count_analyses(sessions) == 1 + 4, 5), "the others wait with it"
         assert not working.done()
         elsewhere.rollback()
         found, _ = working.result(20)

@@ -5,18 +5,13 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from threading import Event, Lock
 
 import pytest
 
 from dicom_listener.group_commit import GroupCommit
-
-
-def wait_until_waiting(group: GroupCommit[int, int], count: int) -> None:
-    deadline = time.monotonic() + 10
-    while len(group._waiting) < count:
-        assert time.monotonic() < deadline, "they do not wait"
-        time.sleep(0.002)
+from tests.group_turns import submit_in_turn
 
 
 def test_who_comes_alone_is_done_at_once() -> None:
@@ -41,13 +36,10 @@ def test_who_comes_meanwhile_is_done_together_and_each_gets_its_own_result() -> 
 
     group = GroupCommit(step, most=4)
     with ThreadPoolExecutor(8) as threads:
-        first = threads.submit(group.do, 0)
-        others = []
-        for item in range(1, 8):
-            others.append(threads.submit(group.do, item))
-            wait_until_waiting(group, item)
+        works = [partial(group.do, item) for item in range(8)]
+        submitted = submit_in_turn(threads, group, works)
         gate.set()
-        assert [one.result(10) for one in [first, *others]] == [item * 10 for item in range(8)]
+        assert [one.result(10) for one in submitted] == [item * 10 for item in range(8)]
     assert done == [[0], [1, 2, 3, 4], [5, 6, 7]]
 
 
@@ -62,11 +54,8 @@ def test_what_fails_fails_for_its_group_alone() -> None:
 
     group = GroupCommit(step, most=2)
     with ThreadPoolExecutor(5) as threads:
-        first = threads.submit(group.do, 0)
-        others = []
-        for item in range(1, 5):
-            others.append(threads.submit(group.do, item))
-            wait_until_waiting(group, item)
+        works = [partial(group.do, item) for item in range(5)]
+        first, *others = submit_in_turn(threads, group, works)
         gate.set()
         assert first.result(10) == 0
         for failed in others[:2]:
