@@ -1,9 +1,7 @@
 """What is sent is stored as sent, registered once, and answered with the truth."""
 
-import gc
 import struct
 import warnings
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -212,24 +210,21 @@ def test_a_text_that_is_said_to_be_a_sequence_loses_no_image(
     assert response.Status == StoreStatus.SUCCESS
 
 
-def test_an_association_that_ended_keeps_no_buffer(listen: Listen) -> None:
-    settings = listen()
+def test_an_association_that_ended_keeps_no_buffer(
+    listen: Listen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[BufferedSocket] = []  # kept: pynetdicom's live on until the collector looks
+    held: list[int] = []
+    let_go = BufferedSocket.let_go
+
+    def recorded(connection: BufferedSocket) -> None:
+        held.append(len(connection._buffer))
+        let_go(connection)
+        opened.append(connection)
+
+    monkeypatch.setattr(BufferedSocket, "let_go", recorded)
     large = radiograph(Rows=1024, Columns=1024, PixelData=bytes(1024 * 1024 * 2))
-
-    def held() -> list[int]:
-        sockets = [one for one in gc.get_objects() if isinstance(one, BufferedSocket)]
-        return [len(one._buffer) for one in sockets]
-
-    gc.collect()
-    gc.disable()  # pynetdicom's associations refer to themselves and live until it looks
-    try:
-        most = 0
-        with ThreadPoolExecutor(1) as threads:
-            sending = threads.submit(send, settings, large, large)
-            while not sending.done():
-                most = max(most, *held(), 0)
-        assert sending.result() == [0, 0]
-        assert most > 0
-        assert eventually(lambda: sum(held()) == 0, 5)
-    finally:
-        gc.enable()
+    assert send(listen(), large, large) == [StoreStatus.SUCCESS, StoreStatus.SUCCESS]
+    assert eventually(lambda: bool(opened), 5)
+    assert held[0] > 0
+    assert [len(connection._buffer) for connection in opened] == [0]
