@@ -13,7 +13,8 @@ Nothing is deleted before the end: where inodes were deleted in the last minutes
 each of them before it gives a new file one, up to a millisecond. For the same reason a second run
 within five minutes is slower than the first, for some servers more than for others.
 
-Memory is the proportional set size of all of a server's processes, sampled ten times a second.
+Memory is the proportional set size of all of a server's processes, sampled ten times a second in
+a round of its own: to add it up the system walks through all of it, which would slow the server.
 """
 
 import argparse
@@ -61,7 +62,7 @@ class Measured:
     rates: list[float] = field(default_factory=list)
     cpu_ms: list[float] = field(default_factory=list)
     helpers_ms: list[float] = field(default_factory=list)
-    memory_mb: list[float] = field(default_factory=list)
+    peak_mb: float = 0.0
 
     @property
     def rate(self) -> float:
@@ -141,29 +142,37 @@ def measure(
                 one_round(turn, sent, measured[turn.name])
             else:
                 measured[FLOOR].rates.append(turn(sent))
+    sent.renew()
+    for server in servers:
+        with watched_memory(server.pids) as samples:
+            send(server, sent)
+        measured[server.name].peak_mb = max(samples)
     return measured
 
 
 def one_round(server: Server, sent: SentObjects, into: Measured) -> None:
     """Send objects from parallel senders and book what they cost."""
     before, helpers_before = cpu_s(server.pids()), cpu_s(server.helpers())
-    to = ["-nh", "+sd", "-aec", "FIRSTREAD", "127.0.0.1", str(server.port)]
-    with watched_memory(server.pids, into.memory_mb):
-        started = time.monotonic()
-        senders = [
-            subprocess.Popen(["storescu", *to, str(folder)], env=ENVIRONMENT)
-            for folder in sent.folders
-        ]
-        # Not wait(timeout), which looks again after pauses of up to 50 ms.
-        guard = Timer(LONGEST_ROUND_S, lambda: [sender.kill() for sender in senders])
-        guard.start()
-        failed = [sender.wait() for sender in senders]
-        elapsed = time.monotonic() - started
-        guard.cancel()
-    assert not any(failed), f"{server.name}: storescu ended with {failed}"
-    into.rates.append(len(sent) / elapsed)
+    into.rates.append(len(sent) / send(server, sent))
     into.cpu_ms.append((cpu_s(server.pids()) - before) / len(sent) * 1000)
     into.helpers_ms.append((cpu_s(server.helpers()) - helpers_before) / len(sent) * 1000)
+
+
+def send(server: Server, sent: SentObjects) -> float:
+    """Send each folder by a sender of its own, all at once; gives seconds."""
+    to = ["-nh", "+sd", "-aec", "FIRSTREAD", "127.0.0.1", str(server.port)]
+    started = time.monotonic()
+    senders = [
+        subprocess.Popen(["storescu", *to, str(folder)], env=ENVIRONMENT) for folder in sent.folders
+    ]
+    # Not wait(timeout), which looks again after pauses of up to 50 ms.
+    guard = Timer(LONGEST_ROUND_S, lambda: [sender.kill() for sender in senders])
+    guard.start()
+    failed = [sender.wait() for sender in senders]
+    elapsed = time.monotonic() - started
+    guard.cancel()
+    assert not any(failed), f"{server.name}: storescu ended with {failed}"
+    return elapsed
 
 
 def durability_floor(folder: Path, used: Stores, sent: SentObjects) -> float:
@@ -233,7 +242,7 @@ def report(
         print(f"{name:<17} {spread:<20}", end="")
         if name != FLOOR:
             print(f"{statistics.median(one.cpu_ms):>12.2f} ", end="")
-            print(f"{statistics.median(one.helpers_ms):>12.2f} {max(one.memory_mb):>8.0f} ", end="")
+            print(f"{statistics.median(one.helpers_ms):>12.2f} {one.peak_mb:>8.0f} ", end="")
             print(f"{set_ups[name]:>14.2f}", end="")
         print()
     for name in (name for name in measured if name.startswith("firstread")):
@@ -261,8 +270,8 @@ def goals(
     verdict = "met" if set_up_ms < SET_UP_GOAL_MS else "MISSED"
     said.append(f"set-up {set_up_ms:.1f} ms (goal {SET_UP_GOAL_MS:.0f}: {verdict})")
     if (size, senders) == ("10m", 8):
-        verdict = "met" if max(ours.memory_mb) <= MEMORY_GOAL_MB else "MISSED"
-        said.append(f"{max(ours.memory_mb):.0f} MB (goal {MEMORY_GOAL_MB:.0f}: {verdict})")
+        verdict = "met" if ours.peak_mb <= MEMORY_GOAL_MB else "MISSED"
+        said.append(f"{ours.peak_mb:.0f} MB (goal {MEMORY_GOAL_MB:.0f}: {verdict})")
     return said
 
 

@@ -39,10 +39,10 @@ def memory_mb(pids: list[int]) -> float:
 
 
 @contextmanager
-def watched_memory(pids: Callable[[], list[int]], peaks: list[float]) -> Iterator[None]:
-    """Sample the memory of processes meanwhile, and append its peak in MB."""
+def watched_memory(pids: Callable[[], list[int]]) -> Iterator[list[float]]:
+    """Sample the memory of processes meanwhile, in MB; the list is complete at the end."""
     ended = threading.Event()
-    samples = [0.0]
+    samples: list[float] = []
 
     def sample() -> None:
         while not ended.wait(_SAMPLE_EVERY_S):
@@ -51,11 +51,11 @@ def watched_memory(pids: Callable[[], list[int]], peaks: list[float]) -> Iterato
     watcher = threading.Thread(target=sample, daemon=True)
     watcher.start()
     try:
-        yield
+        yield samples
     finally:
         ended.set()
         watcher.join()
-        peaks.append(max(samples))
+        samples.append(memory_mb(pids()))
 
 
 def _stat_of_all() -> list[tuple[int, list[str]]]:

@@ -6,16 +6,24 @@ renditions/ab/abcd….png   what the page shows; made again at any time
 """
 
 import ctypes
+import errno
 import os
 import shutil
 from pathlib import Path
 
 from common.errors import StorageUnavailableError
 
-_SYNC_FILE_RANGE_WRITE = 2  # of linux/fs.h
-_sync_file_range = getattr(ctypes.CDLL(None), "sync_file_range", None)
+# Of linux/fs.h and linux/fcntl.h
+_SYNC_FILE_RANGE_WRITE, _RENAME_NOREPLACE, _AT_FDCWD = 2, 1, -100
+_C_LIBRARY = ctypes.CDLL(None, use_errno=True)
+_sync_file_range = getattr(_C_LIBRARY, "sync_file_range", None)
 if _sync_file_range is not None:
     _sync_file_range.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
+_renameat2 = getattr(_C_LIBRARY, "renameat2", None)
+if _renameat2 is not None:
+    _renameat2.argtypes = (
+        ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint,
+    )  # fmt: skip
 
 
 class Archive:
@@ -89,9 +97,7 @@ class Archive:
                 # Another thread or host may have made the folder and not synced its name yet.
                 Path(folder).mkdir(mode=0o700, exist_ok=True)
                 sync_folder(Path(folder).parent)
-            is_new = not _is_there(final)
-            if is_new:
-                os.rename(synced, final)  # noqa: PTH104 - texts: this is done for each object
+            is_new = _rename_to_new(synced, final)
             sync_folder(folder)
         except OSError as error:
             self._named_folders.discard(folder)
@@ -118,6 +124,25 @@ def _is_there(path: Path | str) -> bool:
         os.close(os.open(path, os.O_RDONLY))
     except FileNotFoundError:
         return False
+    return True
+
+
+def _rename_to_new(path: Path | str, name: str) -> bool:
+    """Rename a file, unless the name is taken: in one step where that can be done. False if it is.
+
+    Raises:
+        OSError: the disk refuses.
+    """
+    if _renameat2 is not None:
+        names = os.fsencode(path), os.fsencode(name)
+        if _renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_NOREPLACE) == 0:
+            return True
+        if ctypes.get_errno() == errno.EEXIST:
+            return False
+    # NFS does not know how; any other trouble is met again.
+    if _is_there(name):
+        return False
+    os.rename(path, name)  # noqa: PTH104 - texts: this is done for each object
     return True
 
 

@@ -7,6 +7,7 @@ and never before a STAT order; an overdue study cannot starve.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import lru_cache
 
 from common.settings import Settings
 from common.states import AnalysisState, OrderPriority, Outcome, PrioritySource
@@ -195,6 +196,7 @@ _ORDER_NAMES = {
 }
 
 
+@lru_cache(maxsize=256)  # mostly the site's few allowances
 def _span(span: timedelta) -> str:
     """Spell a duration for people: 35 min, 2 h, 7 h 20 min."""
     minutes = max(1, round(span.total_seconds() / 60))

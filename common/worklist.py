@@ -1,6 +1,6 @@
 """Derive a study's place on the worklist from its rows; derived again, it says the same."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -8,7 +8,7 @@ from sqlalchemy import and_, bindparam, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from common.ranking import AnalysisView, order_priority, rank, study_outcome
+from common.ranking import AnalysisView, StudyOutcome, order_priority, rank, study_outcome
 from common.settings import Settings
 from common.tables import (
     Analysis,
@@ -117,7 +117,7 @@ def derive_item(
     values = derive_values(
         study,
         reading,
-        _analysis_views(session, study_id),
+        study_outcome(_analysis_views(session, study_id)),
         instances=lambda: _instance_count(session, study_id),
         settled=item.settled if settled is None else settled,
         ai_ranking=ai_ranking,
@@ -133,7 +133,7 @@ def derive_item(
 def derive_values(
     study: Study | StudyFacts,
     reading: Reading | ReadingFacts | None,
-    analyses: Sequence[AnalysisView],
+    result: StudyOutcome,
     *,
     instances: Callable[[], int],
     settled: bool,
@@ -146,14 +146,13 @@ def derive_values(
     Args:
         study: The study as it stands.
         reading: What people did with it; None: nobody touched it.
-        analyses: All its live ones, read under the item's lock.
+        result: What its live analyses come to, read under the item's lock.
         instances: Counts the study's objects; asked only of a study that was read.
         settled: Whether upkeep found the study quiet, and nothing came since.
         ai_ranking: Whether the site lets the AI rank.
         now: The database's clock.
         settings: What the site decided.
     """
-    result = study_outcome(analyses)
     priority, source = order_priority(
         by_person=reading.order_priority if reading else None,
         requested_procedure_priority=study.requested_procedure_priority,

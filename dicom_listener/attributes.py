@@ -5,10 +5,10 @@ import re
 import warnings
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
 from datetime import datetime
 from io import BytesIO
 from pathlib import Path
+from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 from pydicom.filereader import read_dataset
@@ -63,8 +63,7 @@ _UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 _URGENCY = (OrderPriority.STAT, OrderPriority.URGENT, OrderPriority.ROUTINE)
 
 
-@dataclass(frozen=True)
-class Attributes:
+class Attributes(NamedTuple):
     """One object's identity and the text around it; every string fits its column."""
 
     sop_class_uid: str

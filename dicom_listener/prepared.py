@@ -129,6 +129,8 @@ def _to_the_end(pgconn: PGconn) -> abc.PQGen[list[PGresult]]:
 
 def _text(value: object) -> bytes | None:
     """Write a value as Postgres reads it, whatever its type there."""
+    if isinstance(value, str):  # most are
+        return _encoded(value)
     if value is None:
         return None
     if isinstance(value, bytes):
@@ -137,8 +139,11 @@ def _text(value: object) -> bytes | None:
         return value.isoformat().encode()
     if isinstance(value, list):
         quoted = (str(one).replace("\\", "\\\\").replace('"', '\\"') for one in value)
-        value = "{" + ",".join(f'"{one}"' for one in quoted) + "}"
-    text = str(value)
+        return _encoded("{" + ",".join(f'"{one}"' for one in quoted) + "}")
+    return str(value).encode()
+
+
+def _encoded(text: str) -> bytes:
     if "\0" in text:  # what follows it would be lost
         raise errors.DataError("text with a NUL")
     return text.encode()

@@ -1,26 +1,24 @@
 """One object on its way in: a private file that is written and hashed as the bytes arrive."""
 
 import fcntl
-import hashlib
 import math
 import os
 import secrets
 import struct
 import time
 from functools import cached_property, lru_cache
-from io import FileIO
 from itertools import count
 from pathlib import Path
 
-from common.archive import Archive, begin_sync
+from common.archive import Archive
 from common.errors import StorageUnavailableError
 from common.logs import get_logger
+from dicom_listener.received_file import ReceivedFile
 
 IMPLEMENTATION_CLASS_UID = "2.25.165098811004870410477724109222706844623"
 IMPLEMENTATION_VERSION_NAME = "FIRSTREAD_0_1"
 _CHECK_SPACE_EVERY_BYTES, _CHECK_SPACE_EVERY_S = 1 << 20, 0.2
 _HEAD_BYTES = 1 << 15
-_BEGIN_SYNC_EVERY_BYTES = 1 << 18
 
 log = get_logger()
 
@@ -41,16 +39,12 @@ class Reception:
         self.head = bytearray()  # the first bytes of it, where the header is
         self.began_s = time.monotonic()
         self._room = room
-        self._hash = hashlib.sha256()
         self._failure: str | None = None
-        self._stream: FileIO | None = None
-        self._unwritten = announced.part10_head  # goes with the first fragment
-        self._part10_bytes = len(self._unwritten)
-        self._on_its_way_bytes = 0  # to the disk
+        self._file: ReceivedFile | None = None
+        self._part10_bytes = len(announced.part10_head)
         try:
             room.require(0)
-            descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            self._stream = os.fdopen(descriptor, "wb", buffering=0)
+            self._file = ReceivedFile(name, announced.part10_head)
         except OSError as error:
             self._fail(error.strerror or "disk error")
 
@@ -77,31 +71,14 @@ class Reception:
         if self.size_bytes < _HEAD_BYTES:
             self.head += data[: _HEAD_BYTES - self.size_bytes]
         self.size_bytes += len(data)
-        if self._stream is not None:
+        file = self._file
+        if file is not None:
             try:
                 self._room.require(len(data))
-                self._write_out(data)
-                if self.file_bytes - self._on_its_way_bytes >= _BEGIN_SYNC_EVERY_BYTES:
-                    self._begin_sync()
-                self._hash.update(data)
+                file.write(data)
             except (OSError, ValueError) as error:
                 self._fail(_reason(error))
         return len(data)
-
-    def _write_out(self, data: bytes | memoryview) -> None:
-        if self._unwritten:
-            data, self._unwritten = b"".join((self._unwritten, data)), b""
-        left, stream = memoryview(data), self._stream
-        while left and stream is not None:
-            left = left[stream.write(left) :]  # a disk that is nearly full takes a part
-
-    def _begin_sync(self) -> None:
-        """Have the disk write while more is received, or read: ``sync`` then waits for less."""
-        stream = self._stream
-        if stream is not None:
-            start, end = self._on_its_way_bytes, self.file_bytes
-            begin_sync(stream.fileno(), start, end - start)
-            self._on_its_way_bytes = end
 
     def finish(self) -> bytes:
         """Write what is left of the file and give the SHA-256 of its data set.
@@ -109,15 +86,14 @@ class Reception:
         Raises:
             StorageUnavailableError: the disk refused, or is down to its reserve.
         """
+        file = self._file
         try:
-            if self._unwritten:
-                self._write_out(b"")
-            self._begin_sync()
+            if file is None:
+                raise OSError(0, "closed")
+            return file.finish()
         except (OSError, ValueError) as error:
             self._fail(_reason(error))
-        if self._failure is not None:
-            raise StorageUnavailableError(f"archive: {self._failure}")
-        return self._hash.digest()
+        raise StorageUnavailableError(f"archive: {self._failure}")
 
     def sync(self) -> None:
         """Force the finished file's bytes to the disk.
@@ -125,19 +101,20 @@ class Reception:
         Raises:
             StorageUnavailableError: the disk refused.
         """
+        file = self._file
         try:
-            if self._stream is None:
+            if file is None:
                 raise OSError(0, "closed")
-            os.fsync(self._stream.fileno())
+            file.sync()
         except (OSError, ValueError) as error:
             raise StorageUnavailableError(f"archive: {_reason(error)}") from error
 
     def close(self) -> None:
         """Close the file, wherever it lies by now. Safe to repeat."""
-        stream, self._stream = self._stream, None
-        if stream is not None:
+        file, self._file = self._file, None
+        if file is not None:
             try:
-                stream.close()
+                file.close()
             except OSError as error:
                 self._failure = self._failure or error.strerror or "disk error"
 

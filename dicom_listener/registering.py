@@ -13,13 +13,14 @@ neither waits for long, and each of their objects is written by itself.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import psycopg
 from psycopg.errors import DivisionByZero
 
 from common.errors import StorageUnavailableError
-from common.ranking import AnalysisView
+from common.ranking import AnalysisView, StudyOutcome, study_outcome
 from common.settings import Settings
 from common.states import (
     AnalysisState,
@@ -98,7 +99,7 @@ def registered(analysis_id: int, values: Values) -> Registered:
 def values_of(received: Received, settings: Settings) -> Values:
     """Collect what one object writes, under the names that the statements use."""
     attributes = received.attributes
-    values = {**vars(received), **vars(attributes)}
+    values = {**vars(received), **attributes._asdict()}
     del values["attributes"]
     values["issuer"], values["patient_id"] = _identity(attributes, settings)
     values["patient_id_stated"] = bool(attributes.patient_id)
@@ -149,7 +150,7 @@ def new_study(values: Values, now: datetime, settings: Settings) -> Values:
     item = derive_values(
         study,
         None,
-        [_own_view(values)],
+        _outcome_of_first(values["pipeline"], values["analysis_state"]),
         instances=lambda: 1,
         settled=False,
         ai_ranking=True,  # nothing is flagged yet; the statement notes what the site says
@@ -208,7 +209,9 @@ def _add_to_study(
     item = derive_values(
         now_stands,
         _reading(facts),
-        [*map(_view, analyses), _own_view(values)],
+        study_outcome(
+            [*map(_view, analyses), _own_view(values["pipeline"], values["analysis_state"])]
+        ),
         instances=lambda: facts.instances + 1,
         settled=False,
         ai_ranking=facts.ai_ranking,
@@ -264,13 +267,18 @@ def _follow_up(study: Row, values: Values, now: datetime) -> Values:
     return followed
 
 
-def _own_view(values: Values) -> AnalysisView:
+@lru_cache(maxsize=64)  # a pipeline and a state say all of it
+def _outcome_of_first(pipeline: str, state: str) -> StudyOutcome:
+    return study_outcome([_own_view(pipeline, state)])
+
+
+def _own_view(pipeline: str, state: str) -> AnalysisView:
     """See the analysis that is about to be written as its study's outcome will."""
     return AnalysisView(
         id=0,
-        unit=(None, None, values["pipeline"]),  # of an instance that has no number yet
+        unit=(None, None, pipeline),  # of an instance that has no number yet
         run=0,
-        state=AnalysisState(values["analysis_state"]),
+        state=AnalysisState(state),
         outcome=None,
         probability=None,
         threshold=None,

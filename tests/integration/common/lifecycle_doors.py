@@ -69,7 +69,7 @@ class Doors:
         sent = make_received(uid, next(numbers), word)
         sent = replace(sent, source_ae_title="CT1" if study == 1 else "CR1")
         if not routed:
-            attributes = replace(sent.attributes, sop_class_uid=REPORT)
+            attributes = sent.attributes._replace(sop_class_uid=REPORT)
             sent = replace(sent, attributes=attributes, pipeline="none")
         found = self._register(sent)
         assert isinstance(found, Registered)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from threading import Event, Thread
@@ -90,13 +91,12 @@ def test_whatever_objects_say_a_connection_prepares_few_statements(registrar: Re
     for number in range(12):
         for study in ("1.2", f"1.3.{number}"):
             received = make_received(study, number, ("", "STAT", "ROUTINE")[number % 3])
-            attributes = received.attributes
-            changed = {
-                "acquired_at": datetime(2026, 11, 27, tzinfo=UTC) if number % 2 else None,
-                "instance_number": (None, 5, 40_000, 2_000_000_000)[number % 4],
-            }
-            vars(attributes).update(changed)
-            vars(received).update(
+            received = replace(
+                received,
+                attributes=received.attributes._replace(
+                    acquired_at=datetime(2026, 11, 27, tzinfo=UTC) if number % 2 else None,
+                    instance_number=(None, 5, 40_000, 2_000_000_000)[number % 4],
+                ),
                 size_bytes=(7, 70_000, 1 << 40)[number % 3],
                 pipeline=("chest_xray", "none")[number % 2],
             )
@@ -191,7 +191,8 @@ def test_an_object_that_cannot_be_written_takes_nothing_from_those_it_came_with(
     registrar: Registrar, sessions: sessionmaker[Session]
 ) -> None:
     several = [make_received(f"2.25.8{number}", 1) for number in range(5)]
-    vars(several[2].attributes).update(modality="longer than its column")
+    unfit = several[2].attributes._replace(modality="longer than its column")
+    several[2] = replace(several[2], attributes=unfit)
     found, groups = gathered(registrar, several)
     assert len(groups[1]) == 4
     assert isinstance(found[2], DataError)

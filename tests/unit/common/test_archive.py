@@ -1,10 +1,13 @@
 """The archive keeps what it is given, once, under names that no sender chooses."""
 
+import ctypes
+import errno
 import hashlib
 from pathlib import Path
 
 import pytest
 
+from common import archive as archive_module
 from common.archive import Archive
 from common.errors import StorageUnavailableError
 
@@ -30,7 +33,16 @@ def test_a_stored_object_is_found_under_its_hash_and_nowhere_else(archive: Archi
     assert list(archive.incoming.iterdir()) == []
 
 
-def test_storing_the_same_content_again_is_harmless(archive: Archive) -> None:
+def no_such_call(*_: object) -> int:
+    ctypes.set_errno(errno.EINVAL)
+    return -1
+
+
+@pytest.mark.parametrize("call", [archive_module._renameat2, no_such_call, None])
+def test_storing_the_same_content_again_is_harmless(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch, call: object
+) -> None:
+    monkeypatch.setattr(archive_module, "_renameat2", call)
     placed = [archive.store(*receive(archive, b"object", str(number))) for number in range(3)]
     assert placed == [True, False, False]
     assert len(list((archive.root / "objects").rglob("*.dcm"))) == 1

@@ -3,7 +3,6 @@
 import struct
 import warnings
 from contextlib import closing
-from dataclasses import asdict
 from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -71,7 +70,7 @@ def both_ways(data: bytes) -> tuple[PlainHeader, Header] | None:
 def said(header: Header) -> object:
     """Say all that the listener makes of a header, or why it refuses it."""
     try:
-        return asdict(read_attributes(header, ANNOUNCED, ZONE)), route("1.2", header)
+        return read_attributes(header, ANNOUNCED, ZONE), route("1.2", header)
     except SenderError as error:
         return type(error), str(error)
 
