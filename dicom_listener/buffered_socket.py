@@ -190,8 +190,7 @@ class BufferedSocket(AssociationSocket):
         if self._start == self._end:
             self._start = self._end = 0
         try:
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
-            count = connection.recv_into(self._view[self._end :])
+            count = self._read_what_there_is(connection)
         except BlockingIOError:
             return False
         except OSError as error:  # a timeout is one
@@ -206,6 +205,15 @@ class BufferedSocket(AssociationSocket):
             if self.deadline is not None:
                 self.deadline += waited_s
         return True
+
+    def _read_what_there_is(self, connection: socket.socket) -> int:
+        """Read, and acknowledge at once before waiting: a sender may wait for that itself."""
+        room = self._view[self._end :]
+        if len(self._buffer) == _WIDE_BYTES and not isinstance(connection, ssl.SSLSocket):
+            with suppress(BlockingIOError):  # of a large object more is there nearly always
+                return connection.recv_into(room, 0, socket.MSG_DONTWAIT)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+        return connection.recv_into(room)
 
 
 def _let_the_system_wait(client: socket.socket) -> None:

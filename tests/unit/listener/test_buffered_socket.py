@@ -41,10 +41,13 @@ def test_what_comes_piece_by_piece_is_read_whole_though_it_takes_longer_than_sil
     dripping.join()
 
 
+@pytest.mark.parametrize("is_wide", [False, True])
 def test_silence_ends_a_connection_after_the_time_allowed_and_not_before(
-    ends: tuple[BufferedSocket, socket.socket],
+    ends: tuple[BufferedSocket, socket.socket], is_wide: bool
 ) -> None:
     received, sender = ends
+    if is_wide:
+        received.widen()
     sender.sendall(b"abc")
     assert received.read(2) == b"ab"
     began = time.monotonic()
@@ -76,10 +79,13 @@ def test_a_deadline_ends_a_connection_that_drips(
         dripping.join()
 
 
+@pytest.mark.parametrize("is_wide", [False, True])
 def test_who_waits_hears_that_nothing_came_and_loses_nothing_that_did(
-    ends: tuple[BufferedSocket, socket.socket],
+    ends: tuple[BufferedSocket, socket.socket], is_wide: bool
 ) -> None:
     received, sender = ends
+    if is_wide:
+        received.widen()
     assert not received.wait(TURN_S)
     assert not received.wait(0.0)
     sender.sendall(b"abc")
