@@ -161,10 +161,8 @@ class ReceivedFile:
 
     def _write_out(self, data: bytes | memoryview) -> None:
         left = memoryview(data)
-        while left:
-            left = left[
-                os.write(self._descriptor, left) :
-            ]  # a disk that is nearly full takes a part
+        while left:  # a disk that is nearly full takes a part
+            left = left[os.write(self._descriptor, left) :]
 
     def _set_direct(self, wanted: bool) -> None:
         flags = fcntl.fcntl(self._descriptor, fcntl.F_GETFL) & ~os.O_DIRECT
